@@ -1,0 +1,1 @@
+//! Cleanup management: buffer, snapshot, final script, state directory.

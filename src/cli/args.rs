@@ -1,0 +1,165 @@
+//! The command line of `rl-cleanup`, as clap reads it. Owns names, help texts and value parsers;
+//! must not do any of the work.
+
+use crate::watch::options::{Duration, HarnessChoice, KillScope, SigtermPolicy};
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A test watcher and a cleanup stack: stops an interrupted test and puts the machine back in order.
+#[derive(Debug, Parser)]
+#[command(name = "rl-cleanup", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// State directory [default: $BEAKERLIB_DIR, else the watcher's private directory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command; when it ends or is interrupted, run the cleanup it has hooked
+    Watch(WatchArgs),
+    /// Add an entry at the end of the cleanup
+    Append(AddArgs),
+    /// Add an entry at the front of the cleanup
+    Prepend(AddArgs),
+    /// Find an existing buffer, make its final script whole again and hook it
+    Rehook(RehookArgs),
+    /// Show the entries in the order they will run
+    List(ListArgs),
+    /// Print the buffer's raw text, or the final script
+    Show(ShowArgs),
+    /// Take entries back
+    Remove(RemoveArgs),
+    /// Take all entries back
+    Clear,
+    /// Run entries now; each is removed once it has run
+    Run(RunArgs),
+    /// Show state directory, entries, hook and live watchers
+    Status(StatusArgs),
+    /// Print the bash shim, for eval "$(rl-cleanup shim)"
+    Shim(ShimArgs),
+    /// Print a completion script
+    Completions(CompletionsArgs),
+}
+
+/// `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = crate::cli::WATCH_STATUSES)]
+pub struct WatchArgs {
+    /// Kill the test after this long, as the harness's watchdog would (90, 90s, 10m, 1h 30m)
+    #[arg(long, value_name = "D")]
+    pub time_limit: Option<Duration>,
+    /// Kill the cleanup this long after it started, or after the watchdog
+    #[arg(long, value_name = "D")]
+    pub cleanup_limit: Option<Duration>,
+    /// Which harness runs this test
+    #[arg(long, value_name = "NAME", value_enum, default_value = "auto")]
+    pub harness: HarnessChoice,
+    /// What an interrupt kills: the test's process group, or all of its descendants
+    #[arg(long, value_name = "SCOPE", value_enum, default_value = "group")]
+    pub kill: KillScope,
+    /// Exit 121 if an entry of the cleanup failed after a test that ended with 0
+    #[arg(long)]
+    pub strict: bool,
+    /// What SIGTERM means: the machine goes down, or a person's interrupt
+    #[arg(long, value_name = "MEANING", value_enum, default_value = "exit")]
+    pub sigterm: SigtermPolicy,
+    /// Exit 0 whatever the test did, as the original did
+    #[arg(long)]
+    pub exit_zero: bool,
+    /// Ignore the harness's own time limit
+    #[arg(long)]
+    pub no_deadline: bool,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// The test and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `append` and `prepend`.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Quote each word after -- and make them one command
+    #[arg(long)]
+    pub argv: bool,
+    /// Set a mark at this entry, for 'run --to-mark'
+    #[arg(long)]
+    pub mark: bool,
+    /// Print the new entry's id
+    #[arg(long)]
+    pub print_id: bool,
+    /// Shell text; '-' reads it from standard input
+    #[arg(value_name = "TEXT", required = true, allow_hyphen_values = true)]
+    pub text: Vec<OsString>,
+}
+
+/// `rehook`.
+#[derive(Debug, Args)]
+pub struct RehookArgs {}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// As JSON, one array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The final script instead of the buffer
+    #[arg(long)]
+    pub script: bool,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Ids, as 'list' shows them
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run all entries in front of the first mark, and the marked one
+    #[arg(long, conflicts_with = "ids")]
+    pub to_mark: bool,
+    /// Ids, as 'list' shows them [default: all entries]
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// As JSON, one object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `shim`.
+#[derive(Debug, Args)]
+pub struct ShimArgs {
+    /// Print the installed file's path instead
+    #[arg(long)]
+    pub path: bool,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    pub shell: String,
+}

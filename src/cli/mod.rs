@@ -1,0 +1,72 @@
+//! Arguments in, text or JSON and an exit status out. Owns dispatch; all work is done below.
+
+pub mod args;
+mod cleanup;
+mod watch;
+
+use crate::error::{Error, Result, Status};
+use args::{Cli, Command};
+use clap::Parser;
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The exit table of `watch`, for its `--help`.
+pub const WATCH_STATUSES: &str = "\
+Exit status:
+  CMD's own  CMD ended by itself (128+N if signal N ended it)
+  130        a person interrupted it (SIGINT, SIGQUIT)
+  124        a deadline or the harness's watchdog (SIGHUP) stopped it
+  121        CMD ended with 0, but its cleanup was cut short, could not be run,
+             or with --strict had a failing entry
+  127, 126   CMD was not found, could not be executed
+  2, 125     usage error, the watcher itself failed
+With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
+
+/// `rl-cleanup`.
+pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        // clap prints help and version on stdout with 0, mistakes on stderr with 2.
+        Err(answer) => {
+            let _ = answer.print();
+            return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command {
+        Command::Watch(args) => watch::watch(args),
+        command => finish(cleanup::dispatch(cli.dir, command)),
+    }
+}
+
+/// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
+pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
+    watch::testwatcher(args)
+}
+
+/// The exit status of a subcommand, and its one sentence on stderr if it failed.
+fn finish(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(error.status() as u8)
+        }
+    }
+}
+
+/// One sentence on stderr; a dead stderr is no reason to fail differently.
+fn complain(error: &Error) {
+    let _ = writeln!(std::io::stderr(), "rl-cleanup: {error}");
+}
+
+/// Writes to stdout. A reader that has gone (`rl-cleanup list | head -1`) is not an error.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write", "standard output", &e).with_status(Status::Failed))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,337 @@
+//! The one file both halves share: the one that `TESTWATCHER_CLPATH` names.
+//!
+//! Owns reading and writing it, the private directory beside it, and the report in that
+//! directory by which a running final script tells the watcher what became of each entry.
+//! Must not know what an entry or a process group is.
+
+use crate::error::{Error, Result};
+use nix::fcntl::OFlag;
+use nix::time::{ClockId, clock_gettime};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The environment variable that names the file (BeakerLib's testwatcher).
+pub const CLPATH_VAR: &str = "TESTWATCHER_CLPATH";
+/// What happened to the test, told to the cleanup (contract, Watcher, 11).
+pub const OUTCOME_VAR: &str = "TESTWATCHER_OUTCOME";
+/// Where watchers make the file. Survives a reboot, unlike `/tmp` on many systems (hier(7)).
+pub const CLPATH_DIR: &str = "/var/tmp";
+/// The file name's fixed part.
+pub const CLPATH_PREFIX: &str = "testwatcher-";
+/// How much of the file is ever read: a path is at most `PATH_MAX` (4096) bytes (limits.h(0p)).
+const FIRST_LINE_MAX: u64 = 4096 + 64;
+
+/// The file that `TESTWATCHER_CLPATH` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClPath(PathBuf);
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hooked {
+    /// No cleanup was hooked: the file is empty.
+    Nothing,
+    /// This is the final script. Always has a slash, so that it is never looked up in `PATH`.
+    Script(PathBuf),
+}
+
+impl ClPath {
+    /// The file at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// From the environment; empty counts as unset.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        std::env::var_os(CLPATH_VAR).filter(|v| !v.is_empty()).map(|v| Self(v.into()))
+    }
+
+    /// The file's own path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The private directory beside the file. The watcher makes it (mode 0700) and removes it.
+    #[must_use]
+    pub fn private_dir(&self) -> PathBuf {
+        let mut name = self.0.clone().into_os_string();
+        name.push(".d");
+        name.into()
+    }
+
+    /// Where a running final script reports.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report(self.private_dir().join("report"))
+    }
+
+    /// Makes the private directory, mode 0700, failing if anything is there already.
+    ///
+    /// # Errors
+    /// Whatever `mkdir(2)` answers.
+    pub fn make_private_dir(&self) -> std::io::Result<()> {
+        std::fs::DirBuilder::new().mode(0o700).create(self.private_dir())
+    }
+
+    /// Reads the first line, as the original watcher does: stripped of white space at both ends.
+    ///
+    /// The file may have been replaced by rename or written in place; either way this opens the
+    /// path anew. Never blocks on a FIFO, never reads more than one path's worth.
+    ///
+    /// # Errors
+    /// The file is gone, is not a regular file, cannot be read, or its first line has no end.
+    pub fn read(&self) -> Result<Hooked> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
+            .open(&self.0)
+            .map_err(|e| Error::io("read", &self.0, &e))?;
+        let meta = file.metadata().map_err(|e| Error::io("read", &self.0, &e))?;
+        if !meta.is_file() {
+            return Err(Error::untrusted(&self.0, "it is not a regular file"));
+        }
+        let mut text = Vec::new();
+        file.take(FIRST_LINE_MAX).read_to_end(&mut text).map_err(|e| Error::io("read", &self.0, &e))?;
+        let (line, ended) = match text.iter().position(|&b| b == b'\n') {
+            Some(end) => (&text[..end], true),
+            None => (&text[..], (text.len() as u64) < FIRST_LINE_MAX),
+        };
+        if !ended {
+            return Err(Error::untrusted(&self.0, "its first line is longer than any path"));
+        }
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return Ok(Hooked::Nothing);
+        }
+        let mut script = OsString::from_vec(line.to_vec());
+        if !line.contains(&b'/') {
+            // Without a slash execvp(3) would run another program of that name from PATH.
+            script = [OsStr::new("./"), &script].into_iter().collect();
+        }
+        Ok(Hooked::Script(script.into()))
+    }
+
+    /// Makes the file name `script`: a new file of mode 0600, renamed over the old one, so that
+    /// a watcher reading at this moment sees the old line or the new one. Where the directory
+    /// cannot be written (a test under another user), writes in place.
+    ///
+    /// # Errors
+    /// Neither way works.
+    pub fn write(&self, script: &Path) -> Result<()> {
+        let mut line = script.as_os_str().as_bytes().to_vec();
+        line.push(b'\n');
+        let dir = self.0.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let replaced =
+            tempfile::Builder::new().prefix(".testwatcher-").tempfile_in(dir).and_then(|mut new| {
+                new.write_all(&line)?;
+                new.persist(&self.0).map_err(|e| e.error)
+            });
+        match replaced {
+            Ok(_) => Ok(()),
+            Err(_) => OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
+                .open(&self.0)
+                .and_then(|mut file| file.write_all(&line))
+                .map_err(|e| Error::io("write", &self.0, &e)),
+        }
+    }
+}
+
+/// Nanoseconds of the clock that goes on while the machine is suspended (`CLOCK_BOOTTIME`,
+/// clock_gettime(2)). 0 where the kernel has none.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| {
+        u64::try_from(t.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec()).unwrap_or(0)
+    })
+}
+
+/// The file in the private directory to which a running final script appends one row an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report(PathBuf);
+
+/// One event of a running final script. Times are [`boottime_ns`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// The script started, or went on in a new shell.
+    Begin {
+        /// When.
+        at: u64,
+    },
+    /// This entry is going to run.
+    Plan {
+        /// The entry's id.
+        id: String,
+        /// Its first line, as text (lossy).
+        text: String,
+    },
+    /// This entry has run.
+    Ran {
+        /// When it ended.
+        at: u64,
+        /// The entry's id.
+        id: String,
+        /// Its exit status.
+        status: u8,
+        /// Its first line, as text (lossy).
+        text: String,
+    },
+    /// All entries have run.
+    End {
+        /// When.
+        at: u64,
+    },
+}
+
+impl Report {
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Appends rows in one write; makes the file (mode 0600) if it is not there.
+    ///
+    /// # Errors
+    /// The private directory is gone or belongs to somebody else.
+    pub fn append(&self, rows: &[Row]) -> Result<()> {
+        let text: String = rows.iter().map(Row::render).collect();
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(&self.0)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|e| Error::io("write", &self.0, &e))
+    }
+
+    /// All rows so far; none if there is no file, or if it is not this user's.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+            .open(&self.0);
+        let Ok(mut file) = opened else { return Vec::new() };
+        let mine = |f: &File| f.metadata().is_ok_and(|m| m.is_file() && owner_is_trusted(m.uid()));
+        let mut bytes = Vec::new();
+        if !mine(&file) || file.read_to_end(&mut bytes).is_err() {
+            return Vec::new();
+        }
+        String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect()
+    }
+}
+
+/// Whether files of `uid` are this user's, root's, or those of the user whom sudo names (sudo(8)).
+#[must_use]
+pub fn owner_is_trusted(uid: u32) -> bool {
+    uid == 0
+        || uid == nix::unistd::geteuid().as_raw()
+        || std::env::var("SUDO_UID").ok().and_then(|v| v.parse().ok()) == Some(uid)
+}
+
+impl Row {
+    fn render(&self) -> String {
+        let line = |text: &str| text.replace(['\n', '\t', '\r'], " ");
+        match self {
+            Self::Begin { at } => format!("begin\t{at}\n"),
+            Self::Plan { id, text } => format!("plan\t{id}\t{}\n", line(text)),
+            Self::Ran { at, id, status, text } => format!("ran\t{at}\t{id}\t{status}\t{}\n", line(text)),
+            Self::End { at } => format!("end\t{at}\n"),
+        }
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split('\t');
+        let row = match fields.next()? {
+            "begin" => Self::Begin { at: fields.next()?.parse().ok()? },
+            "plan" => Self::Plan { id: fields.next()?.into(), text: fields.next()?.into() },
+            "ran" => Self::Ran {
+                at: fields.next()?.parse().ok()?,
+                id: fields.next()?.into(),
+                status: fields.next()?.parse().ok()?,
+                text: fields.next()?.into(),
+            },
+            "end" => Self::End { at: fields.next()?.parse().ok()? },
+            _ => return None,
+        };
+        Some(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &[u8]) -> (tempfile::TempDir, ClPath) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("testwatcher-x");
+        std::fs::write(&path, text).unwrap();
+        (dir, ClPath::new(path))
+    }
+
+    #[test]
+    fn only_the_first_line_counts_and_is_stripped() {
+        for (text, want) in [
+            (&b"/a/b\n"[..], "/a/b"),
+            (b"/a/b", "/a/b"),
+            (b"  /a/b \r\nsecond\n", "/a/b"),
+            (b"cleanup.sh\n", "./cleanup.sh"),
+            (b"./cleanup.sh\n", "./cleanup.sh"),
+        ] {
+            let (_dir, clpath) = file(text);
+            assert_eq!(clpath.read().unwrap(), Hooked::Script(want.into()), "{text:?}");
+        }
+        for text in [&b""[..], b"\n", b"  \n/second\n"] {
+            let (_dir, clpath) = file(text);
+            assert_eq!(clpath.read().unwrap(), Hooked::Nothing, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_need_not_be_utf8() {
+        let (_dir, clpath) = file(b"/a/\xff\n");
+        assert_eq!(clpath.read().unwrap(), Hooked::Script(OsString::from_vec(b"/a/\xff".to_vec()).into()));
+    }
+
+    #[test]
+    fn an_endless_line_a_fifo_and_a_directory_are_refused_without_hanging() {
+        let (dir, clpath) = file(&vec![b'x'; 1 << 20]);
+        assert!(clpath.read().unwrap_err().to_string().contains("longer than any path"));
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(ClPath::new(fifo).read().unwrap_err().to_string().contains("not a regular file"));
+        assert!(ClPath::new(dir.path()).read().is_err());
+    }
+
+    #[test]
+    fn writing_replaces_the_file_whole_and_leaves_nothing_else() {
+        let (dir, clpath) = file(b"old\n");
+        clpath.write(Path::new("/x/cleanup.sh")).unwrap();
+        assert_eq!(clpath.read().unwrap(), Hooked::Script("/x/cleanup.sh".into()));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn report_rows_survive_the_file() {
+        let (_dir, clpath) = file(b"");
+        clpath.make_private_dir().unwrap();
+        let rows = vec![
+            Row::Begin { at: 5 },
+            Row::Plan { id: "a1".into(), text: "umount /mnt".into() },
+            Row::Ran { at: 9, id: "a1".into(), status: 32, text: "umount /mnt".into() },
+            Row::End { at: 10 },
+        ];
+        clpath.report().append(&rows[..1]).unwrap();
+        clpath.report().append(&rows[1..]).unwrap();
+        assert_eq!(clpath.report().rows(), rows);
+    }
+}

@@ -1,0 +1,209 @@
+//! Which watchers are alive: one small file a watcher in a directory of mode 0700.
+//!
+//! A file is believed only if the process it names has the start time it names (proc_pid_stat(5)),
+//! so a file left behind by a SIGKILLed watcher is harmless and is swept by the next one.
+
+use crate::error::{Error, Result};
+use crate::hook::ClPath;
+use nix::unistd::{Pid, geteuid};
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A watcher as its file describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watcher {
+    /// The process that supervises now: the watcher, or the guard that took over from it.
+    pub pid: Pid,
+    /// That process's start time, in clock ticks since boot (proc_pid_stat(5), field 22).
+    pub start: u64,
+    /// Its CLPATH file.
+    pub clpath: ClPath,
+    /// What it is doing: `test`, `killing`, `cleanup`.
+    pub phase: String,
+    /// Process group of the test, if one was started.
+    pub test: Option<Pid>,
+    /// When the test will be killed, in [`crate::hook::boottime_ns`]; `None` for never.
+    pub test_deadline: Option<u64>,
+    /// When the cleanup will be killed, likewise.
+    pub cleanup_deadline: Option<u64>,
+    /// The harness found, and its task's id where it has one.
+    pub harness: String,
+    /// The harness task this watcher belongs to; empty without one.
+    pub task: String,
+}
+
+/// The registry's directory: `/run/rl-cleanup` for root, else `$XDG_RUNTIME_DIR/rl-cleanup`,
+/// else `/tmp/rl-cleanup-UID`.
+#[must_use]
+pub fn directory() -> PathBuf {
+    let uid = geteuid();
+    if uid.is_root() {
+        return "/run/rl-cleanup".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|v| Path::new(v).is_absolute()) {
+        Some(base) => PathBuf::from(base).join("rl-cleanup"),
+        None => format!("/tmp/rl-cleanup-{uid}").into(),
+    }
+}
+
+/// Start time of a process in clock ticks since boot; `None` if there is no such process.
+#[must_use]
+pub fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The command name stands in parentheses and may itself hold spaces and parentheses.
+    let rest = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
+    std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+impl Watcher {
+    /// Writes this watcher's file, replacing an earlier one by rename.
+    ///
+    /// # Errors
+    /// The directory cannot be made or written, or is not this user's alone.
+    pub fn publish(&self) -> Result<()> {
+        let dir = directory();
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("make", &dir, &e));
+            }
+            _ => {}
+        }
+        check_private(&dir)?;
+        let path = dir.join(self.file_name());
+        let mut new = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempfile_in(&dir)
+            .map_err(|e| Error::io("write", &path, &e))?;
+        new.write_all(&self.render()).map_err(|e| Error::io("write", &path, &e))?;
+        new.persist(&path).map_err(|e| Error::io("replace", &path, &e.error))?;
+        Ok(())
+    }
+
+    /// Removes this watcher's file; silent where there is none.
+    pub fn withdraw(&self) {
+        let _ = fs::remove_file(directory().join(self.file_name()));
+    }
+
+    /// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
+    fn file_name(&self) -> std::ffi::OsString {
+        self.clpath.path().file_name().unwrap_or_default().to_owned()
+    }
+
+    fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
+        for (key, value) in [
+            ("pid", self.pid.to_string()),
+            ("start", self.start.to_string()),
+            ("phase", self.phase.clone()),
+            ("test", self.test.map_or(String::new(), |p| p.to_string())),
+            ("test_deadline", number(self.test_deadline)),
+            ("cleanup_deadline", number(self.cleanup_deadline)),
+            ("harness", self.harness.clone()),
+            ("task", self.task.clone()),
+        ] {
+            let value = value.replace('\n', " ");
+            out.extend_from_slice(format!("{key}={value}\n").as_bytes());
+        }
+        // Last and unterminated: a path may hold any byte, a newline too.
+        out.extend_from_slice(b"clpath=");
+        out.extend_from_slice(self.clpath.path().as_os_str().as_bytes());
+        out
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mark = b"\nclpath=";
+        let at = bytes.windows(mark.len()).position(|w| w == mark)?;
+        let clpath = std::ffi::OsString::from_vec(bytes[at + mark.len()..].to_vec());
+        let head = std::str::from_utf8(&bytes[..at]).ok()?;
+        let field = |key: &str| {
+            head.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
+        };
+        let pid = |key: &str| field(key)?.parse::<i32>().ok().filter(|p| *p > 0).map(Pid::from_raw);
+        Some(Self {
+            pid: pid("pid")?,
+            start: field("start")?.parse().ok()?,
+            clpath: ClPath::new(clpath),
+            phase: field("phase")?,
+            test: pid("test"),
+            test_deadline: field("test_deadline")?.parse().ok(),
+            cleanup_deadline: field("cleanup_deadline")?.parse().ok(),
+            harness: field("harness")?,
+            task: field("task")?,
+        })
+    }
+
+    /// Whether the process named is still the one that wrote the file.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start)
+    }
+}
+
+fn check_private(dir: &Path) -> Result<()> {
+    let meta = fs::symlink_metadata(dir).map_err(|e| Error::io("read", dir, &e))?;
+    if !meta.is_dir() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        return Err(Error::untrusted(dir, "it is not a directory of this user alone (mode 0700)"));
+    }
+    Ok(())
+}
+
+/// Every watcher of this user that is alive, sorted by pid. Removes the files of dead ones.
+#[must_use]
+pub fn live() -> Vec<Watcher> {
+    let dir = directory();
+    if check_private(&dir).is_err() {
+        return Vec::new();
+    }
+    let Ok(names) = fs::read_dir(&dir) else { return Vec::new() };
+    let mut found = Vec::new();
+    for path in names.flatten().map(|n| n.path()) {
+        let Some(watcher) = fs::read(&path).ok().and_then(|b| Watcher::parse(&b)) else { continue };
+        if watcher.is_alive() {
+            found.push(watcher);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    found.sort_by_key(|w| w.pid);
+    found
+}
+
+/// The live watcher whose CLPATH file is `clpath`.
+#[must_use]
+pub fn find(clpath: &ClPath) -> Option<Watcher> {
+    live().into_iter().find(|w| w.clpath == *clpath)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_survives_its_file() {
+        let watcher = Watcher {
+            pid: Pid::this(),
+            start: start_time(Pid::this()).unwrap(),
+            clpath: ClPath::new(std::ffi::OsString::from_vec(b"/var/tmp/testwatcher-\xff\nx".to_vec())),
+            phase: "test".into(),
+            test: Some(Pid::from_raw(77)),
+            test_deadline: None,
+            cleanup_deadline: Some(12),
+            harness: "tmt".into(),
+            task: "a=b".into(),
+        };
+        assert_eq!(Watcher::parse(&watcher.render()).unwrap(), watcher);
+        assert!(watcher.is_alive());
+        assert!(!Watcher { start: 1, ..watcher }.is_alive(), "same pid, other process");
+    }
+
+    #[test]
+    fn torn_files_are_nobody() {
+        for text in [&b""[..], b"pid=1", b"pid=x\nclpath=/a", b"pid=-1\nstart=2\nclpath="] {
+            assert_eq!(Watcher::parse(text), None);
+        }
+    }
+}
