@@ -93,12 +93,19 @@ mod tests {
 
     #[test]
     fn durations_are_sums_of_seconds_minutes_hours_days() {
-        for (text, secs) in
-            [("90", 90), ("90s", 90), ("10m", 600), ("1h 30m", 5400), ("1h30m", 5400), (" 2d ", 172_800), ("1m 5", 65)]
-        {
+        for (text, secs) in [
+            ("90", 90),
+            ("90s", 90),
+            ("10m", 600),
+            ("1h 30m", 5400),
+            ("1h30m", 5400),
+            (" 2d ", 172_800),
+            ("1m 5", 65),
+        ] {
             assert_eq!(text.parse::<Duration>().unwrap().as_secs(), secs, "{text}");
         }
-        for text in ["", " ", "0", "0s", "-1", "1x", "m", "1.5h", "99999999999999999999", "999999999d", "1 h"] {
+        for text in ["", " ", "0", "0s", "-1", "1x", "m", "1.5h", "99999999999999999999", "999999999d", "1 h"]
+        {
             assert!(text.parse::<Duration>().is_err(), "{text}");
         }
     }
