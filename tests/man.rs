@@ -90,14 +90,16 @@ fn options_in(mdoc: &str) -> BTreeSet<String> {
 }
 
 /// The part of the page under the `.Ss` heading that names `subcommand`.
-fn part<'a>(page: &'a str, subcommand: &str) -> &'a str {
-    page.split("\n.S")
-        .find(|part| {
-            let heading = part.lines().next().unwrap();
-            heading.starts_with("s rl-cleanup ")
-                && heading["s rl-cleanup ".len()..].split(", ").any(|n| n == subcommand)
-        })
-        .unwrap_or_else(|| panic!("no '.Ss rl-cleanup {subcommand}' in the page"))
+fn part(page: &str, subcommand: &str) -> String {
+    let page = page.replace("\n.Sh ", "\n.Ss ");
+    let named = |part: &&str| {
+        let heading = part.lines().next().unwrap().strip_prefix("rl-cleanup ");
+        heading.is_some_and(|names| names.split(", ").any(|n| n == subcommand))
+    };
+    let Some(part) = page.split("\n.Ss ").find(named) else {
+        panic!("no '.Ss rl-cleanup {subcommand}' in the page")
+    };
+    part.to_owned()
 }
 
 /// The tags of the lists in the page: the words of its `.It` lines.
@@ -111,7 +113,7 @@ fn every_option_of_a_subcommand_is_in_its_part_of_the_page_and_the_other_way_rou
     let everywhere = ["--dir", "--help", "-h"].map(str::to_owned).into_iter().collect::<BTreeSet<_>>();
     for subcommand in SUBCOMMANDS {
         let known = &options_in_help(&[subcommand]) - &everywhere;
-        let mut told = options_in(part(&page, subcommand));
+        let mut told = options_in(&part(&page, subcommand));
         if subcommand == "prepend" || subcommand == "append" {
             // The option of another command, in the text of --mark.
             told.remove("--to-mark");
