@@ -119,9 +119,8 @@ impl Watcher {
         let at = bytes.windows(mark.len()).position(|w| w == mark)?;
         let clpath = std::ffi::OsString::from_vec(bytes[at + mark.len()..].to_vec());
         let head = std::str::from_utf8(&bytes[..at]).ok()?;
-        let field = |key: &str| {
-            head.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
-        };
+        let field =
+            |key: &str| head.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
         let pid = |key: &str| field(key)?.parse::<i32>().ok().filter(|p| *p > 0).map(Pid::from_raw);
         Some(Self {
             pid: pid("pid")?,
