@@ -1,7 +1,10 @@
 //! Arguments in, text or JSON and an exit status out. Owns dispatch; all work is done below.
 
 pub mod args;
+mod caller;
 mod cleanup;
+mod render;
+mod script;
 mod watch;
 
 use crate::error::{Error, Result, Status};
@@ -39,7 +42,8 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Watch(args) => watch::watch(args),
-        command => finish(cleanup::dispatch(cli.dir, command)),
+        Command::Script(args) => finish(script::dispatch(cli.dir, args)),
+        command => finish(cleanup::dispatch(cli.dir, command).map(|()| 0)),
     }
 }
 
@@ -53,9 +57,9 @@ pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.
-fn finish(result: Result<()>) -> ExitCode {
+fn finish(result: Result<u8>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             complain(&error);
             ExitCode::from(error.status() as u8)
