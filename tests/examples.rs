@@ -92,16 +92,12 @@ impl Scene {
         let journal = fs::read_to_string(self.state().join("journal.txt")).unwrap();
         let results: Vec<_> =
             journal.lines().filter_map(|l| l.split_once("OVERALL RESULT: ")).map(|(_, r)| r).collect();
-        let want = if self.end == ByItself { "PASS" } else { "FAIL" };
-        assert!(
-            results.last().is_some_and(|r| r.starts_with(want)),
-            "want {want}, the journal has {results:?}\n{journal}\n{}",
-            run.output()
-        );
-        assert!(
-            self.end == ByItself || !results.iter().any(|r| r.starts_with("PASS")),
-            "an interrupted test must not read PASS anywhere: {results:?}"
-        );
+        assert!(!results.is_empty(), "the journal has no result\n{journal}\n{}", run.output());
+        // BeakerLib makes WARN, and not FAIL, of what fails in a cleanup phase.
+        let passed = |result: &&&str| result.starts_with("PASS");
+        let passes = results.iter().filter(passed).count();
+        let want = if self.end == ByItself { results.len() } else { 0 };
+        assert_eq!(passes, want, "results {results:?}\n{journal}\n{}", run.output());
         let saved = fs::read_to_string(self.state().join("TestResults")).unwrap();
         assert!(saved.lines().any(|l| l == "TESTRESULT_STATE=complete"), "{saved}");
     }

@@ -53,7 +53,8 @@ else
   ex_run "backup" "back up $hosts"
   rlAppendCleanup "restore"
 fi
-ex_run "echo '127.0.0.1 $name' >>'$hosts'" "add a line to $hosts"
+# The last line may lack its end.
+ex_run "printf '\\n%s\\n' '127.0.0.1 $name' >>'$hosts'" "add a line to $hosts"
 
 work=$(mktemp -d) || ex_give_up "no directory"
 rlAppendCleanup "rm -rf '$work'"
