@@ -39,7 +39,8 @@ loop=$(attach "$disk") || ex_give_up "no loop device"
 ex_run "mkfs.ext3 -q '$loop'" "make a file system on $loop"
 
 ex_run "mkdir '$mnt'"
-rlPrependCleanup "! mountpoint -q '$mnt' || umount -f '$mnt'"
+# Before the mount too: no harm if it comes to nothing.
+rlPrependCleanup "umount -f '$mnt' 2>/dev/null || ! mountpoint -q '$mnt'"
 ex_run "mount '$loop' '$mnt'" "mount it" || ex_give_up "no mount"
 
 # In there, so that as long as this shell lives the file system cannot be unmounted.
