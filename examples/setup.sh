@@ -2,16 +2,13 @@
 # all of them called ex_*, for what a test lacks without BeakerLib.
 # shellcheck shell=bash
 
-# A test says "prepend", the binary does it; RL_CLEANUP names one that is not in PATH.
-: "${RL_CLEANUP:=rl-cleanup}"
-export RL_CLEANUP
-
 ex_beakerlib=${BEAKERLIB:+yes}
 if [ -n "$ex_beakerlib" ]; then
   # shellcheck source=/dev/null
   . "$BEAKERLIB/beakerlib.sh" || exit 1
 fi
-ex_shim=$("$RL_CLEANUP" shim) || exit 1
+# RL_CLEANUP: the path of a program that is not in PATH.
+ex_shim=$("${RL_CLEANUP:-rl-cleanup}" shim) || exit 1
 eval "$ex_shim"
 unset ex_shim
 
