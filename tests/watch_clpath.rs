@@ -54,7 +54,10 @@ fn anything_else_costs_one_clear_line() {
         ("chmod -x cleanup.sh; echo ./cleanup.sh > $TESTWATCHER_CLPATH", "it is not executable"),
         ("mkfifo f; chmod +x f; echo ./f > $TESTWATCHER_CLPATH", "it is not a regular file"),
         ("rm $TESTWATCHER_CLPATH", "No such file or directory"),
-        ("rm $TESTWATCHER_CLPATH; mkdir $TESTWATCHER_CLPATH; echo $TESTWATCHER_CLPATH > d", "not a regular file"),
+        (
+            "rm $TESTWATCHER_CLPATH; mkdir $TESTWATCHER_CLPATH; echo $TESTWATCHER_CLPATH > d",
+            "not a regular file",
+        ),
         ("rm $TESTWATCHER_CLPATH; mkfifo $TESTWATCHER_CLPATH", "not a regular file"),
         ("head -c 100000 /dev/zero | tr '\\0' x > $TESTWATCHER_CLPATH", "longer than any path"),
     ] {
@@ -119,7 +122,10 @@ fn roots_script_is_run_for_anybody() {
 #[test]
 fn the_file_is_private_and_goes() {
     let arena = Arena::new();
-    arena.script("test.sh", "echo $TESTWATCHER_CLPATH > clpath; stat -c '%s %a %F' $TESTWATCHER_CLPATH > stat");
+    arena.script(
+        "test.sh",
+        "echo $TESTWATCHER_CLPATH > clpath; stat -c '%s %a %F' $TESTWATCHER_CLPATH > stat",
+    );
     arena.run(arena.watcher(&["./test.sh"]));
     assert_eq!(arena.text("stat").trim(), "0 600 regular empty file");
     assert!(arena.text("clpath").starts_with("/var/tmp/testwatcher-"));

@@ -15,9 +15,14 @@ fn both(arena: &Arena, args: &[&str], check: impl Fn(&Ending)) {
 #[test]
 fn the_commands_own_status() {
     let arena = Arena::new();
-    for (script, status) in
-        [("exit 0", 0), ("exit 1", 1), ("exit 77", 77), ("exit 255", 255), ("kill -9 $$", 137), ("kill -35 $$", 163)]
-    {
+    for (script, status) in [
+        ("exit 0", 0),
+        ("exit 1", 1),
+        ("exit 77", 77),
+        ("exit 255", 255),
+        ("kill -9 $$", 137),
+        ("kill -35 $$", 163),
+    ] {
         both(&arena, &["bash", "-c", script], |e| assert_eq!(e.status, status, "{script}: {e:?}"));
     }
 }

@@ -22,7 +22,8 @@ enum CleanupEnd {
 fn scenario(test: TestEnd, cleanup: CleanupEnd) {
     let arena = Arena::new();
     let hang = if test == TestEnd::ByItself { "" } else { "exec sleep 1000" };
-    let body = format!("echo $TESTWATCHER_CLPATH > clpath; echo start >> test.log; {hang}\necho end >> test.log");
+    let body =
+        format!("echo $TESTWATCHER_CLPATH > clpath; echo start >> test.log; {hang}\necho end >> test.log");
     if cleanup == CleanupEnd::None {
         arena.script("test.sh", &body);
     } else {
@@ -119,9 +120,10 @@ fn arguments_arrive_byte_for_byte() {
     use std::os::unix::ffi::OsStringExt;
     let arena = Arena::new();
     arena.script("test.sh", "printf '%s\\0' \"$@\" > args");
-    let words: Vec<OsString> = [&b"./test.sh"[..], b"two words", b"a\nb", b"", b"-x", b"--", b"\xff\xfe", b"$(id)"]
-        .map(|w| OsString::from_vec(w.to_vec()))
-        .to_vec();
+    let words: Vec<OsString> =
+        [&b"./test.sh"[..], b"two words", b"a\nb", b"", b"-x", b"--", b"\xff\xfe", b"$(id)"]
+            .map(|w| OsString::from_vec(w.to_vec()))
+            .to_vec();
     arena.run(arena.watcher(&words));
     let got = std::fs::read(arena.path("args")).unwrap();
     assert_eq!(got, b"two words\0a\nb\0\0-x\0--\0\xff\xfe\0$(id)\0");

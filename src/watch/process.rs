@@ -5,7 +5,7 @@ use super::inherit::Inheritance;
 use super::machine::Exit;
 use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -305,11 +305,7 @@ impl Launch<'_> {
             }
         };
         attributes.set_sigmask(&self.inheritance.mask)?;
-        let mut default = SigSet::empty();
-        if !self.inheritance.sigpipe_ignored {
-            default.add(Signal::SIGPIPE);
-        }
-        attributes.set_sigdefault(&default)?;
+        attributes.set_sigdefault(&self.inheritance.defaults())?;
         attributes.set_flags(
             place | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
         )?;

@@ -229,7 +229,10 @@ pub fn guards_of(clpath: &str) -> Vec<i32> {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
         let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = words.split(|b| *b == 0);
-        if words.next() == Some(b"rl-cleanup-guard") && words.next() == Some(clpath.as_bytes()) && is_alive(pid) {
+        if words.next() == Some(b"rl-cleanup-guard")
+            && words.next() == Some(clpath.as_bytes())
+            && is_alive(pid)
+        {
             found.push(pid);
         }
     }
