@@ -235,6 +235,11 @@ impl Watcher {
         }
         self.guards_left -= 1;
         self.start_guard();
+        self.brief_guard();
+    }
+
+    /// Tells a new guard where we are.
+    fn brief_guard(&self) {
         if let Some(test) = &self.test {
             self.tell_guard(Word::Test(test.group.leader()));
         }
@@ -343,6 +348,7 @@ impl Watcher {
             return self.wind_up();
         }
         self.voice.warn("the watcher was killed; its guard goes on");
+        self.brief_guard();
         self.publish();
         for action in actions {
             self.perform(action);
