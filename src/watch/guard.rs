@@ -16,11 +16,16 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2, read, write};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// `argv[0]` of a guard.
 pub const GUARD_NAME: &str = "rl-cleanup-guard";
 /// Where a guard keeps the standard input for the cleanup; its own is the line.
 const KEPT_STDIN: RawFd = 20;
+
+/// How often, and how far apart, somebody who is being born is looked for.
+const BIRTH_LOOKS: u8 = 10;
+const BIRTH_LOOK: Duration = Duration::from_millis(5);
 
 /// The watcher's end.
 pub struct Guard {
@@ -158,9 +163,9 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
     }
     let found = match last {
         None => {
-            // It died before it could name the test; without one there is nothing to do but to sweep.
+            // It died before it could name the test. One that is over by now may have hooked something.
             test = find_leader(clpath, false);
-            Found::Test
+            if test.is_some() { Found::Test } else { Found::Tested(outcome) }
         }
         Some(Word::Test(_)) => Found::Test,
         Some(Word::Killing(_)) => Found::Killing(outcome),
@@ -176,12 +181,21 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
 
 /// The group leader that was started with our CLPATH: the cleanup if it was told an outcome, else
 /// the test. The oldest one, as it may have started groups of its own.
+///
+/// The kernel closes the line in the middle of execve(2) and shows the new environment only at its
+/// end, so somebody who is just being born is looked for a few times.
 fn find_leader(clpath: &ClPath, told_outcome: bool) -> Option<Pid> {
-    processes()
-        .filter(|p| p.pid == p.group && has_in_environment(p.pid, CLPATH_VAR, clpath.path().as_os_str()))
-        .filter(|p| has_variable(p.pid, OUTCOME_VAR) == told_outcome)
-        .min_by_key(|p| start_time(p.pid))
-        .map(|p| p.pid)
+    for _ in 0..BIRTH_LOOKS {
+        let found = processes()
+            .filter(|p| p.pid == p.group && has_in_environment(p.pid, CLPATH_VAR, clpath.path().as_os_str()))
+            .filter(|p| has_variable(p.pid, OUTCOME_VAR) == told_outcome)
+            .min_by_key(|p| start_time(p.pid));
+        if let Some(leader) = found {
+            return Some(leader.pid);
+        }
+        std::thread::sleep(BIRTH_LOOK);
+    }
+    None
 }
 
 /// The descriptor that the cleanup reads when a guard starts it.
@@ -225,7 +239,7 @@ mod tests {
         let (test, cleanup) = (Pid::from_raw(7), Pid::from_raw(8));
         let ended = Outcome::Ended(Exit::Code(0));
         for (words, found) in [
-            (vec![], Found::Test),
+            (vec![], Found::Tested(Outcome::WatcherLost)),
             (vec![Word::Test(test)], Found::Test),
             (
                 vec![Word::Test(test), Word::Killing(Outcome::Interrupted)],

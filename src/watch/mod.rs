@@ -18,7 +18,7 @@ mod voice;
 pub use voice::Volume;
 
 use crate::error::{Error, Result, Status};
-use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, OUTCOME_VAR, boottime_ns};
+use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
 use guard::{Guard, Word};
@@ -235,6 +235,11 @@ impl Watcher {
         }
         self.guards_left -= 1;
         self.start_guard();
+        self.brief_guard();
+    }
+
+    /// Tells a new guard where we are.
+    fn brief_guard(&self) {
         if let Some(test) = &self.test {
             self.tell_guard(Word::Test(test.group.leader()));
         }
@@ -332,7 +337,10 @@ impl Watcher {
             self.test = Some(Ward { ended: true, ..Ward::child(leader) });
         }
         self.account.watcher_lost();
-        let nothing_started = self.test.is_none() && found.found == Found::Test;
+        // Killed before it started anything: nothing to say, only to sweep.
+        let nothing_started = found.test.is_none()
+            && matches!(found.found, Found::Tested(Outcome::WatcherLost))
+            && self.clpath.read().is_ok_and(|hooked| hooked == Hooked::Nothing);
         let cleanup_over = self.cleanup.is_none() && matches!(found.found, Found::Cleanup(_));
         let (state, actions) = State::taking_over(found.found, self.state.reach);
         self.state = state;
@@ -340,6 +348,7 @@ impl Watcher {
             return self.wind_up();
         }
         self.voice.warn("the watcher was killed; its guard goes on");
+        self.brief_guard();
         self.publish();
         for action in actions {
             self.perform(action);
@@ -787,7 +796,7 @@ impl Watcher {
 
     /// The last things: terminal, files, guard, summary, exit status.
     fn wind_up(mut self) -> u8 {
-        let leaving = self.state.fate == Fate::Postponed;
+        let leaving = self.state.fate == Fate::LeftAlone;
         self.account.finished(boottime_ns(), self.clpath.report().rows());
         if let Some(terminal) = &mut self.terminal
             && !leaving
@@ -795,7 +804,7 @@ impl Watcher {
             terminal.restore();
         }
         self.registry_entry("").withdraw();
-        if !(leaving && self.state.outcome.is_none()) {
+        if !leaving {
             self.remove_files();
         }
         self.dismiss_guard();
