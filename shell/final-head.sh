@@ -23,7 +23,8 @@ for __rlcx_name in $(\builtin compgen -v); do
 	*) [[ $__rlcx_untouchable == *"|$__rlcx_name|"* ]] || \builtin unset -v -- "$__rlcx_name" ;;
 	esac
 done 2>/dev/null
-\builtin unset -v IFS
+# compgen does not list what is declared but unset, as OLDPWD is in a new bash.
+\builtin unset -v IFS OLDPWD
 
 __rlcx_define() { # defines the functions whose texts are in __rlcx_texts
 	\builtin printf -v __rlcx_text %s "${__rlcx_texts[@]}"

@@ -8,7 +8,7 @@
 # outlive that change of shell is named __rlcx_keep_*.
 
 __rlcx_call() { # <script subcommand> [option...]
-	[[ -n $__rlcx_bin ]] || return 12
+	[[ -n $__rlcx_bin ]] || \builtin return 12
 	(
 		# A file size limit of the test's must not kill the binary, and no variable reach it: a
 		# single one of more than 128 KiB would keep it from being executed at all.
@@ -28,7 +28,7 @@ __rlcx_dump() { # prints this shell's state, as __rlc_dump of the shim does
 	\builtin printf '\0'
 	\builtin set +o
 	\builtin printf '\0'
-	if \builtin shopt -q expand_aliases; then \builtin alias -p; fi
+	\builtin alias -p
 	\builtin printf '\0'
 	\builtin declare -F
 	\builtin printf '\0'
@@ -81,16 +81,17 @@ __rlcx_begin() { # [--resume | --bare]
 }
 
 __rlcx_open() { # starts the journal and the cleanup's phase
-	[[ -n $__rlcx_journal ]] || return 0
+	[[ -n $__rlcx_journal ]] || \builtin return 0
 	# BeakerLib's function writes its own script's path into that file, whoever is hooked there.
-	\builtin local __rlcx_clpath="${TESTWATCHER_CLPATH-}" __rlcx_n
+	\builtin local __rlcx_clpath __rlcx_n
+	__rlcx_clpath=${TESTWATCHER_CLPATH-}
 	TESTWATCHER_CLPATH=
 	rlJournalStart
 	TESTWATCHER_CLPATH=$__rlcx_clpath
 	[[ -n $__rlcx_clpath ]] || \builtin unset -v TESTWATCHER_CLPATH
 	# A phase that the killed test left open keeps its failed asserts only if it is closed.
 	for ((__rlcx_n = 0; __rlcx_n < 100; ++__rlcx_n)); do
-		[[ ${__INTERNAL_PHASE_OPEN-} == [1-9]* ]] || break
+		[[ ${__INTERNAL_PHASE_OPEN-} == [1-9]* ]] || \builtin break
 		rlPhaseEnd
 	done
 	rlPhaseStartCleanup
@@ -101,7 +102,7 @@ __rlcx_open() { # starts the journal and the cleanup's phase
 }
 
 __rlcx_reopen() { # a new shell in mid-cleanup: the journal runs, its phase may have been closed
-	[[ -n $__rlcx_journal ]] || return 0
+	[[ -n $__rlcx_journal ]] || \builtin return 0
 	[[ ${__INTERNAL_PHASE_OPEN-} == [1-9]* ]] || rlPhaseStartCleanup
 }
 
@@ -157,13 +158,13 @@ __rlcx_exit() { # <status>  the EXIT trap
 	if ((BASH_SUBSHELL > 0 || $# == 0)) || [[ $1 == -[lp]* ]]; then
 		# shellcheck disable=SC2064 # the text is the caller's, who has quoted it
 		\builtin trap "$@"
-		return
+		\builtin return
 	fi
 	[[ $1 != -- ]] || \builtin shift
 	# With one word, or a number first, all of them are signals to be reset.
 	if (($# == 1)) || [[ ${1-} && ${1-} != *[!0-9]* ]]; then \builtin set -- - "$@"; fi
-	\builtin local __rlcx_signal __rlcx_action="$1" __rlcx_others
-	__rlcx_others=()
+	\builtin local __rlcx_signal __rlcx_action __rlcx_others
+	__rlcx_action=$1 __rlcx_others=()
 	for __rlcx_signal in "${@:2}"; do
 		case $__rlcx_signal in
 		EXIT | exit | 0)
@@ -176,7 +177,7 @@ __rlcx_exit() { # <status>  the EXIT trap
 	# shellcheck disable=SC2064 # the text is the caller's, who has quoted it
 	((${#__rlcx_others[@]} == 0)) || \builtin trap -- "$__rlcx_action" "${__rlcx_others[@]}"
 }
-\builtin declare -ft trap
+[[ $(\builtin declare -f trap) != *__rlcx_keep_trap* ]] || \builtin declare -ft trap
 
 __rlcx_traps() { # all entries have run
 	__rlcx_stage='trap'
@@ -186,7 +187,8 @@ __rlcx_traps() { # all entries have run
 __rlcx_close() {
 	\builtin set +eu
 	__rlcx_stage=close
-	\builtin local __rlcx_status=0
+	\builtin local __rlcx_status
+	__rlcx_status=0
 	if [[ -n $__rlcx_journal ]]; then
 		[[ ${__INTERNAL_PHASE_OPEN-} != [1-9]* ]] || rlPhaseEnd
 		rlJournalEnd
@@ -205,12 +207,12 @@ __rlcx_empty() { # a finished cleanup never runs again
 	if [[ -z $__rlcx_keep_stuck ]]; then
 		__rlcx_call finish
 		case $? in
-		0) return ;;
+		0) \builtin return ;;
 		10) __rlcx_go_on ;;
 		esac
 	fi
-	[[ -z $__rlcx_counts ]] || return
+	[[ -z $__rlcx_counts ]] || \builtin return
 	\builtin set +C
-	: >"$__rlcx_dir/clbuff"
-	: >"$__rlcx_self"
+	\builtin true >"$__rlcx_dir/clbuff"
+	\builtin true >"$__rlcx_self"
 }

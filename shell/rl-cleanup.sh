@@ -7,20 +7,22 @@
 #
 # Every name here starts with __rlc_ (locals: __rlcl_), except the functions a test calls. Builtins
 # are called through 'builtin' and no program is looked up in PATH, so that a function of the test's
-# called printf, or an empty PATH, makes no difference.
+# called printf, or an empty PATH, makes no difference. No argument looks like an assignment: with
+# 'set -k' it would be taken for one.
 
 # ---------------------------------------------------------------- the binary
 
 __rlc_find() { # sets __rlc_bin; 1 if there is no binary
-	builtin local __rlcl_beside="${BASH_SOURCE[0]%/*}" __rlcl_path
+	builtin local __rlcl_beside __rlcl_path
+	__rlcl_beside=${BASH_SOURCE[0]%/*}
 	for __rlcl_path in "${RL_CLEANUP-}" "${__rlc_baked-}" \
 		"$__rlcl_beside/rl-cleanup" "$__rlcl_beside/../../bin/rl-cleanup"; do
 		if [[ $__rlcl_path == */* && -f $__rlcl_path && -x $__rlcl_path ]]; then
 			__rlc_bin=$__rlcl_path
-			return 0
+			builtin return 0
 		fi
 	done
-	__rlc_bin=$(builtin type -P rl-cleanup) || return 1
+	__rlc_bin=$(builtin type -P rl-cleanup) || builtin return 1
 }
 
 # An exported value of more than 128 KiB would keep the binary from being executed at all, and a
@@ -47,7 +49,7 @@ __rlc_dump() { # <text>  prints text and state, each section ended by NUL (src/c
 	builtin printf '\0'
 	builtin set +o
 	builtin printf '\0'
-	if builtin shopt -q expand_aliases; then builtin alias -p; fi
+	builtin alias -p
 	builtin printf '\0'
 	# One call each: bash takes twice as long for one call a name.
 	builtin declare -F
@@ -88,33 +90,33 @@ __rlc_say() { # <BeakerLib's function for it> <message>
 # ---------------------------------------------------------------- entries
 
 __rlc_add() { # <public function> <append|prepend> <option or ''> [text...]
-	builtin local __rlcl_parsed='' __rlcl_status=0
-	rlCleanupID=''
+	builtin local __rlcl_parsed __rlcl_status
+	__rlcl_parsed='' __rlcl_status=0 rlCleanupID=''
 	if (($# < 4)); then
 		__rlc_say rlLogError "$1: not enough arguments"
-		return 1
+		builtin return 1
 	elif (($# > 4)); then
 		__rlc_say rlLogError "$1: one text expected, got $(($# - 3)) arguments: quote it"
-		return 1
+		builtin return 1
 	elif __rlc_has __rlc_own_rlJournalStart && [[ ! -f ${__INTERNAL_CLEANUP_BUFF-} ]]; then
 		__rlc_say rlLogError "$1: cleanup metadata not initialized"
-		return 1
+		builtin return 1
 	fi
 	__rlc_in_cleanup || __rlc_watched || __rlc_warn "$1"
 	# Only this shell has the aliases and options the text will be read with. An interactive one
 	# ignores 'set -n', and would run it.
 	if [[ $- != *i* ]]; then
-		(builtin eval -- "builtin set -n"$'\n'"$4") || return 1
+		(builtin eval -- "builtin set -n"$'\n'"$4") || builtin return 1
 		__rlcl_parsed=--parsed
 	fi
 	# shellcheck disable=SC2034 # for the test
 	rlCleanupID=$(__rlc_send "$4" "$2" --print-id ${3:+"$3"} ${__rlcl_parsed:+"$__rlcl_parsed"}) || __rlcl_status=1
-	return "$__rlcl_status"
+	builtin return "$__rlcl_status"
 }
 
 __rlc_warn() { # <public function>  once a journal, in BeakerLib's words
 	__rlc_arm
-	[[ -z ${__rlc_warned-} ]] || return 0
+	[[ -z ${__rlc_warned-} ]] || builtin return 0
 	__rlc_warned=1
 	__rlc_say rlLogWarning "$1: Running outside of the test watcher"
 	__rlc_say rlLogWarning "$1: Check your 'run' target in the test Makefile"
@@ -138,10 +140,11 @@ __rlc_define() {
 # ---------------------------------------------------------------- the journal
 
 __rlc_start() { # rlJournalStart
-	builtin local __rlcl_status=0 __rlcl_clpath="${TESTWATCHER_CLPATH-}" __rlcl_found=''
+	builtin local __rlcl_status __rlcl_clpath __rlcl_found
+	__rlcl_status=0 __rlcl_clpath=${TESTWATCHER_CLPATH-} __rlcl_found=''
 	if __rlc_in_cleanup; then
 		if __rlc_has __rlc_own_rlJournalStart; then __rlc_own_rlJournalStart "$@" || __rlcl_status=$?; fi
-		return "$__rlcl_status"
+		builtin return "$__rlcl_status"
 	fi
 	__rlc_started=1 __rlc_warned='' __rlc_ended='' __rlc_untrusted=''
 	if [[ -z ${BEAKERLIB_DIR-} && -n ${TESTID-} ]]; then
@@ -157,13 +160,17 @@ __rlc_start() { # rlJournalStart
 		TESTWATCHER_CLPATH=$__rlcl_clpath
 		[[ -n $__rlcl_clpath ]] || builtin unset -v TESTWATCHER_CLPATH
 	fi
-	builtin export __INTERNAL_CLEANUP_FINAL="$BEAKERLIB_DIR/cleanup.sh"
-	builtin export __INTERNAL_CLEANUP_BUFF="$BEAKERLIB_DIR/clbuff"
+	__INTERNAL_CLEANUP_FINAL=$BEAKERLIB_DIR/cleanup.sh
+	__INTERNAL_CLEANUP_BUFF=$BEAKERLIB_DIR/clbuff
+	builtin export __INTERNAL_CLEANUP_FINAL __INTERNAL_CLEANUP_BUFF
 	# A test that was started by a watched test has inherited this one.
 	builtin unset -v __INTERNAL_TESTWATCHER_ACTIVE
 	__rlcl_found=$(__rlc_send '' rehook) || __rlc_untrusted=1
 	case $__rlcl_found in
-	hooked*) builtin export __INTERNAL_TESTWATCHER_ACTIVE=true ;;
+	hooked*)
+		__INTERNAL_TESTWATCHER_ACTIVE=true
+		builtin export __INTERNAL_TESTWATCHER_ACTIVE
+		;;
 	theirs*) __rlc_say rlLogWarning "rlJournalStart: ${__rlcl_found#*$'\n'}" ;;
 	esac
 	case $__rlcl_found in
@@ -171,14 +178,15 @@ __rlc_start() { # rlJournalStart
 	*) __rlc_say rlLogInfo "rlJournalStart: ${__rlcl_found#*$'\n'}" ;;
 	esac
 	[[ -n ${__INTERNAL_TESTWATCHER_ACTIVE-} ]] || __rlc_arm
-	return "$__rlcl_status"
+	builtin return "$__rlcl_status"
 }
 
 __rlc_end() { # rlJournalEnd
-	builtin local __rlcl_status=0
+	builtin local __rlcl_status
+	__rlcl_status=0
 	if __rlc_in_cleanup; then
 		if __rlc_has __rlc_own_rlJournalEnd; then __rlc_own_rlJournalEnd "$@" || __rlcl_status=$?; fi
-		return "$__rlcl_status"
+		builtin return "$__rlcl_status"
 	fi
 	__rlc_prepare_end
 	if __rlc_has __rlc_own_rlJournalEnd; then
@@ -189,7 +197,7 @@ __rlc_end() { # rlJournalEnd
 		__INTERNAL_CLEANUP_FROM_JOURNALEND=1 "$__INTERNAL_CLEANUP_FINAL" || __rlcl_status=$?
 	fi
 	__rlc_ended=1
-	return "$__rlcl_status"
+	builtin return "$__rlcl_status"
 }
 
 __rlc_prepare_end() { # makes BeakerLib's code see what is to be done
@@ -201,27 +209,27 @@ __rlc_prepare_end() { # makes BeakerLib's code see what is to be done
 	fi
 	if [[ -z ${__INTERNAL_TESTWATCHER_ACTIVE-} && -s ${__INTERNAL_CLEANUP_FINAL-} ]]; then
 		# Entries that no shell has made have no journal functions with them.
-		__rlc_send '' rehook >/dev/null || :
+		__rlc_send '' rehook >/dev/null || builtin true
 	fi
 }
 
 # ---------------------------------------------------------------- a test that crashes
 
 rlCleanupOnExit() { # runs the prepared cleanup, unless a watcher or rlJournalEnd does
-	builtin local __rlcl_status=$?
+	__rlc_status=$?
 	if __rlc_in_cleanup || [[ -n ${__rlc_ended-} ]] || __rlc_alive; then
-		return "$__rlcl_status"
+		builtin return "$__rlc_status"
 	fi
 	__rlc_ended=1
 	__rlc_prepare_end
 	if [[ -s ${__INTERNAL_CLEANUP_FINAL-} ]]; then
-		__INTERNAL_CLEANUP_FROM_JOURNALEND=1 "$__INTERNAL_CLEANUP_FINAL" || :
+		__INTERNAL_CLEANUP_FROM_JOURNALEND=1 "$__INTERNAL_CLEANUP_FINAL" || builtin true
 	fi
-	return "$__rlcl_status"
+	builtin return "$__rlc_status"
 }
 
 __rlc_arm() { # sets that as EXIT trap, where the test has none
-	if [[ -n ${__rlc_armed-}${RL_CLEANUP_NO_TRAP-} ]] || ((BASH_SUBSHELL > 0)); then return 0; fi
+	if [[ -n ${__rlc_armed-}${RL_CLEANUP_NO_TRAP-} ]] || ((BASH_SUBSHELL > 0)); then builtin return 0; fi
 	__rlc_armed=1
 	if [[ -z $(builtin trap -p EXIT) ]]; then
 		builtin trap rlCleanupOnExit EXIT
@@ -232,8 +240,8 @@ __rlc_arm() { # sets that as EXIT trap, where the test has none
 
 __rlc_keep_own() { # <function>  gives BeakerLib's function another name, unless it is ours already
 	builtin local __rlcl_text
-	__rlcl_text=$(builtin declare -f "$1") || return 0
-	[[ $__rlcl_text != *__rlc_* ]] || return 0
+	__rlcl_text=$(builtin declare -f "$1") || builtin return 0
+	[[ $__rlcl_text != *__rlc_* ]] || builtin return 0
 	builtin eval -- "__rlc_own_$__rlcl_text"
 }
 

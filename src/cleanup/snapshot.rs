@@ -171,7 +171,7 @@ impl Stream {
         let mut late = Late::default();
         for command in syntax::commands(&self.variables) {
             if let Some(declaration) = Declaration::parse(command).filter(is_carried) {
-                render_variable(declaration, late.sink(declaration, &mut settings));
+                late.take_or(declaration, &mut settings);
             }
         }
         functions.render(&mut settings);
@@ -202,26 +202,33 @@ impl Stream {
                 _ => set.extend_from_slice(&[b" ", state, b" ", name].concat()),
             }
         }
-        if set.len() > b"\\builtin set".len() {
-            line(&mut out, &[&set, b" 2>/dev/null"]);
-        }
+        let mut shopts = Vec::new();
         for wanted in [&b"-s"[..], b"-u"] {
             let names: Vec<&[u8]> = option_lines(&self.shopts, b"shopt ", b"-s", b"-u")
                 .filter(|(state, name)| *state == wanted && !is_among(name, SHOPTS_NOT_CARRIED))
                 .map(|(_, name)| name)
                 .collect();
             if !names.is_empty() {
-                line(&mut out, &[b"\\builtin shopt ", wanted, b" ", &names.join(&b' '), b" 2>/dev/null"]);
+                line(&mut shopts, &[b"\\builtin shopt ", wanted, b" ", &names.join(&b' '), b" 2>/dev/null"]);
             }
         }
+        // POSIX mode changes expand_aliases and others, so it comes first.
+        if posix {
+            out.extend_from_slice(posix_variable);
+            line(&mut out, &[b"\\builtin set -o posix"]);
+        }
+        out.extend_from_slice(&shopts);
+        // Before 'set -k', under which every word with an equals sign is an assignment.
         for command in syntax::commands(&self.aliases) {
             if command.starts_with(b"alias ") {
                 line(&mut out, &[b"\\builtin ", command]);
             }
         }
+        // After shopt: 'shopt -u extdebug' turns errtrace and functrace off (bash's shopt.def).
+        if set.len() > b"\\builtin set".len() {
+            line(&mut out, &[&set, b" 2>/dev/null"]);
+        }
         line(&mut out, &[b"\\builtin set ", all_exported, b" allexport"]);
-        out.extend_from_slice(posix_variable);
-        line(&mut out, &[b"\\builtin set ", if posix { b"-o" } else { b"+o" }, b" posix"]);
         out
     }
 }
@@ -243,7 +250,7 @@ impl Snapshot {
             let quoted = quote(value.as_bytes());
             let declaration = Declaration { attributes: b"x", name, value: Some(&quoted) };
             if syntax::is_name(name) && is_carried(&declaration) {
-                render_variable(declaration, late.sink(declaration, &mut settings));
+                late.take_or(declaration, &mut settings);
             }
         }
         Functions::exported(functions).render(&mut settings);
@@ -321,25 +328,34 @@ struct Late {
 }
 
 impl Late {
-    fn sink<'a>(&'a mut self, declaration: Declaration, settings: &'a mut Vec<u8>) -> &'a mut Vec<u8> {
-        match declaration.name {
+    /// Keeps a variable back, or else renders it into `settings`.
+    fn take_or(&mut self, declaration: Declaration, settings: &mut Vec<u8>) {
+        let sink = match declaration.name {
             b"POSIXLY_CORRECT" => &mut self.posix,
             b"LC_ALL" => &mut self.all_locale,
             name if name == b"LANG" || name.starts_with(b"LC_") => &mut self.locale,
-            _ => settings,
+            _ => return render_variable(declaration, settings),
+        };
+        // By now a function of the test's may be called 'declare'. Behind 'builtin' bash would not
+        // take an array's value, but then these are no arrays.
+        let mut text = Vec::new();
+        render_variable(declaration, &mut text);
+        for command in text.split_inclusive(|&b| b == b'\n') {
+            if command.starts_with(b"declare -") {
+                sink.extend_from_slice(b"\\builtin ");
+            }
+            sink.extend_from_slice(command);
         }
     }
 
     /// Until here the script reads its text byte by byte (`LC_ALL=C`); from here on it has the
     /// test's locale. Bash complains when that is not installed, as it did in the test.
     fn render_locale(&self, out: &mut Vec<u8>) {
-        line(out, &[b"{"]);
+        // LC_ALL goes first: while it is set, the others have no effect, and when it is unset bash
+        // looks at them again only as long as LANG is installed (locale.c, reset_locale_vars).
+        line(out, &[b"{\n\\builtin unset -v LC_ALL"]);
         out.extend_from_slice(&self.locale);
-        if self.all_locale.is_empty() {
-            line(out, &[b"\\builtin unset -v LC_ALL"]);
-        } else {
-            out.extend_from_slice(&self.all_locale);
-        }
+        out.extend_from_slice(&self.all_locale);
         line(out, &[b"} 2>/dev/null"]);
     }
 }
@@ -389,8 +405,13 @@ impl Functions {
         for (n, (attributes, name)) in named.iter().enumerate() {
             let end = starts[n + 1..].iter().flatten().next().copied().unwrap_or(texts.len());
             if let Some(start) = starts[n] {
+                // Behind a function with attributes bash prints the command that sets them. Without
+                // it, since by then 'declare' may be a function of the test's.
+                let attributes_line = [b"declare -", *attributes, b" ", name, b"\n"].concat();
+                let text = &texts[start..end];
+                let text = text.strip_suffix(&attributes_line[..]).unwrap_or(text).to_vec();
                 let attributes = attributes.iter().copied().filter(|a| *a != b'f').collect();
-                found.push(Function { name: name.to_vec(), attributes, text: texts[start..end].to_vec() });
+                found.push(Function { name: name.to_vec(), attributes, text });
             }
         }
         Self { found }.without_script_code()
@@ -558,21 +579,21 @@ mod tests {
         let text = String::from_utf8(Stream::parse(&bytes).unwrap().snapshot().options).unwrap();
         assert_eq!(
             text,
-            "\\builtin umask 0077\n\\builtin set -o noglob 2>/dev/null\n\\builtin shopt -s extglob 2>/dev/null\n\
-             \\builtin shopt -u dotglob 2>/dev/null\n\\builtin alias a='b\nc'\n\\builtin set -o allexport\n\
-             \\builtin set +o posix\n"
+            "\\builtin umask 0077\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin shopt -u dotglob 2>/dev/null\n\
+             \\builtin alias a='b\nc'\n\\builtin set -o noglob 2>/dev/null\n\\builtin set -o allexport\n"
         );
     }
 
     #[test]
     fn functions_are_told_apart_by_the_next_heading() {
         let list = b"declare -f a\ndeclare -fx b\ndeclare -f if\ndeclare -f __rlcx_end\ndeclare -f trap\n";
-        let texts = b"a () \n{ \n    x b () \n}\nb () \n{ \n    :\n}\nfunction if () \n{ \n    :\n}\n__rlcx_end () \n{ \n    :\n}\ntrap () \n{ \n    $__rlcx_keep_trap\n}\n";
+        let texts = b"a () \n{ \n    x b () \n}\nb () \n{ \n    :\n}\ndeclare -fx b\nfunction if () \n{ \n    :\n}\n__rlcx_end () \n{ \n    :\n}\ntrap () \n{ \n    $__rlcx_keep_trap\n}\n";
         let functions = Functions::parse(list, texts);
         let names: Vec<_> = functions.found.iter().map(|f| f.name.clone()).collect();
         assert_eq!(names, [&b"a"[..], b"b", b"if"]);
         assert_eq!(functions.found[0].text, b"a () \n{ \n    x b () \n}\n");
         assert_eq!(functions.found[1].attributes, b"x");
+        assert_eq!(functions.found[1].text, b"b () \n{ \n    :\n}\n");
     }
 
     #[test]

@@ -421,7 +421,7 @@ mod tests {
         let (_dir, store) = store();
         let locked = store.lock(LOCK_DEADLINE).unwrap();
         locked.replace(&[Content::buffer(b"a"), Content::script(b"b")]).unwrap();
-        assert_eq!(names(&store), ["cleanup.sh", "clbuff", "clbuff.lock"]);
+        assert_eq!(names(&store), ["clbuff", "clbuff.lock", "cleanup.sh"]);
         let mode = |name: &str| std::fs::metadata(store.path().join(name)).unwrap().mode() & 0o7777;
         assert_eq!((mode(BUFFER), mode(SCRIPT)), (0o600, 0o700));
         assert_eq!(std::fs::metadata(store.path()).unwrap().mode() & 0o7777, 0o700);
@@ -436,7 +436,7 @@ mod tests {
         std::fs::create_dir(store.script_path()).unwrap();
         assert!(locked.replace(&[Content::buffer(b"new"), Content::script(b"x")]).is_err());
         assert_eq!(store.read(BUFFER).unwrap().unwrap(), b"old");
-        assert_eq!(names(&store), ["cleanup.sh", "clbuff", "clbuff.lock"]);
+        assert_eq!(names(&store), ["clbuff", "clbuff.lock", "cleanup.sh"]);
     }
 
     #[test]
