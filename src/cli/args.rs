@@ -101,7 +101,7 @@ pub struct WatchArgs {
     #[arg(long, short)]
     pub quiet: bool,
     /// The test and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 

@@ -28,6 +28,10 @@ With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
 
 /// `rl-cleanup`.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    if let Some(status) = crate::watch::guard_or_sentinel(&args) {
+        return ExitCode::from(status);
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         // clap prints help and version on stdout with 0, mistakes on stderr with 2.
@@ -45,7 +49,11 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
 pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
-    watch::testwatcher(args)
+    let args: Vec<OsString> = args.collect();
+    match crate::watch::guard_or_sentinel(&args) {
+        Some(status) => ExitCode::from(status),
+        None => watch::testwatcher(args.into_iter()),
+    }
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.
@@ -61,7 +69,11 @@ fn finish(result: Result<u8>) -> ExitCode {
 
 /// One sentence on stderr; a dead stderr is no reason to fail differently.
 fn complain(error: &Error) {
-    let _ = writeln!(std::io::stderr(), "rl-cleanup: {error}");
+    complain_as("rl-cleanup", error);
+}
+
+fn complain_as(program: &str, error: &Error) {
+    let _ = writeln!(std::io::stderr(), "{program}: {error}");
 }
 
 /// Writes to stdout. A reader that has gone (`rl-cleanup list | head -1`) is not an error.

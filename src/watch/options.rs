@@ -1,5 +1,9 @@
 //! What a watcher was asked to do, as typed values.
 
+use super::voice::Volume;
+use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::fmt;
 use std::str::FromStr;
 
 /// A span of whole seconds, at least one: `90`, `90s`, `10m`, `1h 30m`, `2d`.
@@ -20,10 +24,20 @@ impl Duration {
     }
 }
 
+impl fmt::Display for Duration {
+    /// `45 s`, `25 min`, `1 h 30 min`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [(self.0 / 3600, "h"), (self.0 % 3600 / 60, "min"), (self.0 % 60, "s")];
+        let shown: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n} {unit}")).collect();
+        f.write_str(&shown.join(" "))
+    }
+}
+
 impl FromStr for Duration {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let bad = || format!("'{text}' is no duration: give 90, 90s, 10m or '1h 30m'");
         let mut total: u64 = 0;
         let mut rest = text.trim();
@@ -87,9 +101,136 @@ pub enum SigtermPolicy {
     Interrupt,
 }
 
+/// Everything a watcher was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The test and its arguments.
+    pub command: Vec<OsString>,
+    /// `--time-limit`.
+    pub time_limit: Option<Duration>,
+    /// `--cleanup-limit`.
+    pub cleanup_limit: Option<Duration>,
+    /// `TESTWATCHER_EWD_SECS`.
+    pub ewd: Duration,
+    /// `--harness`.
+    pub harness: HarnessChoice,
+    /// `--no-deadline`: whether the harness's own limit counts.
+    pub harness_deadline: HarnessDeadline,
+    /// `--kill`.
+    pub kill: KillScope,
+    /// `--sigterm`.
+    pub sigterm: SigtermPolicy,
+    /// `--strict`, `--exit-zero`, `TESTWATCHER_EXIT_ZERO`.
+    pub answer: Answer,
+    /// `--quiet`.
+    pub volume: Volume,
+}
+
+/// Whether the harness's own time limit is one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HarnessDeadline {
+    /// It is.
+    Keep,
+    /// `--no-deadline`.
+    Ignore,
+}
+
+/// What the exit status is to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// What the test said, or what stopped it.
+    Plain,
+    /// Also that an entry of the cleanup failed.
+    Strict,
+    /// Always 0, as the original.
+    Zero,
+}
+
+impl Options {
+    /// The plain drop-in: no option given.
+    ///
+    /// # Errors
+    /// `TESTWATCHER_EWD_SECS` is not a positive number of whole seconds.
+    pub fn from_environment(command: Vec<OsString>) -> Result<Self> {
+        let zero = std::env::var_os("TESTWATCHER_EXIT_ZERO").is_some_and(|v| v == "1");
+        Ok(Self {
+            command,
+            time_limit: None,
+            cleanup_limit: None,
+            ewd: ewd_from_environment()?,
+            harness: HarnessChoice::Auto,
+            harness_deadline: HarnessDeadline::Keep,
+            kill: KillScope::Group,
+            sigterm: SigtermPolicy::Exit,
+            answer: if zero { Answer::Zero } else { Answer::Plain },
+            volume: Volume::Normal,
+        })
+    }
+
+    /// What a guard has to know, as words of its command line.
+    #[must_use]
+    pub fn to_words(&self) -> Vec<OsString> {
+        let cleanup = self.cleanup_limit.map_or(0, Duration::as_secs);
+        let tree = u8::from(self.kill == KillScope::Tree);
+        let quiet = u8::from(self.volume == Volume::Quiet);
+        let term = u8::from(self.sigterm == SigtermPolicy::Interrupt);
+        [
+            self.ewd.as_secs().to_string(),
+            cleanup.to_string(),
+            tree.to_string(),
+            quiet.to_string(),
+            term.to_string(),
+        ]
+        .map(OsString::from)
+        .to_vec()
+    }
+
+    /// The other way round; `None` if they are not ours.
+    #[must_use]
+    pub fn from_words(words: &[OsString]) -> Option<Self> {
+        let numbers: Vec<u64> =
+            words.iter().map(|w| w.to_str()?.parse().ok()).collect::<Option<Vec<u64>>>()?;
+        let [ewd, cleanup, tree, quiet, term] = numbers[..] else { return None };
+        Some(Self {
+            command: Vec::new(),
+            time_limit: None,
+            cleanup_limit: Duration::from_secs(cleanup),
+            ewd: Duration::from_secs(ewd)?,
+            harness: HarnessChoice::Auto,
+            harness_deadline: HarnessDeadline::Keep,
+            kill: if tree == 1 { KillScope::Tree } else { KillScope::Group },
+            sigterm: if term == 1 { SigtermPolicy::Interrupt } else { SigtermPolicy::Exit },
+            answer: Answer::Plain,
+            volume: if quiet == 1 { Volume::Quiet } else { Volume::Normal },
+        })
+    }
+}
+
+/// `TESTWATCHER_EWD_SECS`, 1500 if unset (beakerlib-testwatcher(1)).
+fn ewd_from_environment() -> Result<Duration> {
+    let Some(text) = std::env::var_os("TESTWATCHER_EWD_SECS") else { return Ok(Duration(1500)) };
+    let shown = text.to_string_lossy();
+    let digits = !shown.is_empty() && shown.bytes().all(|b| b.is_ascii_digit());
+    let secs = if digits { shown.parse::<Duration>().ok() } else { None };
+    secs.ok_or_else(|| {
+        Error::usage(format!("TESTWATCHER_EWD_SECS is '{shown}': give a positive number of whole seconds"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_guard_needs_survives_its_command_line() {
+        let mut options = Options::from_environment(Vec::new()).unwrap();
+        options.cleanup_limit = Duration::from_secs(7);
+        options.kill = KillScope::Tree;
+        options.volume = Volume::Quiet;
+        options.sigterm = SigtermPolicy::Interrupt;
+        assert_eq!(Options::from_words(&options.to_words()), Some(options));
+        assert_eq!(Options::from_words(&["x".into()]), None);
+    }
 
     #[test]
     fn durations_are_sums_of_seconds_minutes_hours_days() {

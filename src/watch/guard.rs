@@ -1,0 +1,259 @@
+//! The guard: a process outside the watcher's group and session that outlives its SIGKILL. Owns the
+//! line between the two and what the guard concludes when it breaks.
+//!
+//! The line is a pipe. Its write end is close-on-exec and held by the watcher alone, so the guard
+//! reads its end when the watcher is gone and every process it was just starting has executed:
+//! whatever the watcher started can then be found by its environment, even if the watcher died
+//! before it could say so.
+
+use super::inherit::Inheritance;
+use super::machine::{Found, Outcome};
+use super::options::Options;
+use super::process::{Launch, Place, has_in_environment, has_variable, own_program, processes};
+use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
+use crate::registry::start_time;
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, pipe2, read, write};
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// `argv[0]` of a guard.
+pub const GUARD_NAME: &str = "rl-cleanup-guard";
+/// Where a guard keeps the standard input for the cleanup; its own is the line.
+const KEPT_STDIN: RawFd = 20;
+
+/// How often, and how far apart, somebody who is being born is looked for.
+const BIRTH_LOOKS: u8 = 10;
+const BIRTH_LOOK: Duration = Duration::from_millis(5);
+
+/// The watcher's end.
+pub struct Guard {
+    pid: Pid,
+    line: OwnedFd,
+}
+
+/// What the watcher tells, in the order it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// The test runs in the group of this leader.
+    Test(Pid),
+    /// The test is being killed.
+    Killing(Outcome),
+    /// The test is over; the cleanup comes next.
+    Tested(Outcome),
+    /// The cleanup runs in the group of this leader.
+    Cleanup(Pid),
+    /// The cleanup is being killed.
+    CleanupKilling,
+    /// Leave, and do nothing.
+    Leave,
+}
+
+impl Guard {
+    /// Starts a guard. `stdin` is the descriptor that the cleanup is to read.
+    ///
+    /// # Errors
+    /// No descriptor or process is to be had, or this program's file cannot be found.
+    pub fn start(
+        clpath: &ClPath,
+        options: &Options,
+        inheritance: &Inheritance,
+        stdin: RawFd,
+    ) -> Result<Self, String> {
+        let program = own_program().ok_or("this program's own file cannot be found")?;
+        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.desc().to_owned())?;
+        let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into()];
+        argv.extend(options.to_words());
+        let env: Vec<_> = std::env::vars_os().collect();
+        let launch = Launch {
+            argv: &argv,
+            env: &env,
+            inheritance,
+            place: Place::NewSession,
+            descriptors: &[(stdin, KEPT_STDIN), (ears.as_raw_fd(), 0)],
+        };
+        let pid = launch.start_as(&program).map_err(|e| e.0.desc().to_owned())?;
+        Ok(Self { pid, line })
+    }
+
+    /// The guard's pid: a child of ours, but none of the test's.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Tells the guard. One that is dead hears nothing.
+    pub fn tell(&self, word: Word) {
+        let _ = write(&self.line, word.render().as_bytes());
+    }
+}
+
+impl Word {
+    fn render(self) -> String {
+        match self {
+            Self::Test(pid) => format!("test {pid}\n"),
+            Self::Killing(outcome) => format!("killing {}\n", outcome.text()),
+            Self::Tested(outcome) => format!("tested {}\n", outcome.text()),
+            Self::Cleanup(pid) => format!("cleanup {pid}\n"),
+            Self::CleanupKilling => "cleanup-killing\n".into(),
+            Self::Leave => "leave\n".into(),
+        }
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let pid = || rest.parse::<i32>().ok().filter(|p| *p > 0).map(Pid::from_raw);
+        match word {
+            "test" => Some(Self::Test(pid()?)),
+            "killing" => Some(Self::Killing(Outcome::parse(rest)?)),
+            "tested" => Some(Self::Tested(Outcome::parse(rest)?)),
+            "cleanup" => Some(Self::Cleanup(pid()?)),
+            "cleanup-killing" => Some(Self::CleanupKilling),
+            "leave" => Some(Self::Leave),
+            _ => None,
+        }
+    }
+}
+
+/// What a guard knows of its watcher's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inheriting {
+    /// Where the watcher was.
+    pub found: Found,
+    /// The test's leader.
+    pub test: Option<Pid>,
+    /// The cleanup's leader.
+    pub cleanup: Option<Pid>,
+}
+
+/// Listens until the watcher is gone. `None`: it told us to leave.
+#[must_use]
+pub fn listen(clpath: &ClPath) -> Option<Inheriting> {
+    let stdin = std::io::stdin();
+    let mut text = Vec::new();
+    let mut buffer = [0; 512];
+    loop {
+        match read(&stdin, &mut buffer) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(&buffer[..n]),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => break,
+        }
+        if text.ends_with(b"leave\n") {
+            return None;
+        }
+    }
+    let words: Vec<Word> = String::from_utf8_lossy(&text).lines().filter_map(Word::parse).collect();
+    conclude(&words, clpath)
+}
+
+/// What the words so far, and the processes that are there, amount to.
+fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
+    let (mut test, mut cleanup, mut outcome, mut last) = (None, None, Outcome::WatcherLost, None);
+    for word in words {
+        match *word {
+            Word::Test(pid) => test = Some(pid),
+            Word::Cleanup(pid) => cleanup = Some(pid),
+            Word::Killing(why) | Word::Tested(why) => outcome = why,
+            Word::CleanupKilling => {}
+            Word::Leave => return None,
+        }
+        last = Some(*word);
+    }
+    let found = match last {
+        None => {
+            // It died before it could name the test. One that is over by now may have hooked something.
+            test = find_leader(clpath, false);
+            if test.is_some() { Found::Test } else { Found::Tested(outcome) }
+        }
+        Some(Word::Test(_)) => Found::Test,
+        Some(Word::Killing(_)) => Found::Killing(outcome),
+        Some(Word::Tested(_)) => {
+            cleanup = find_leader(clpath, true);
+            if cleanup.is_some() { Found::Cleanup(outcome) } else { Found::Tested(outcome) }
+        }
+        Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
+        Some(Word::CleanupKilling | Word::Leave) => Found::CleanupKilling(outcome),
+    };
+    Some(Inheriting { found, test, cleanup })
+}
+
+/// The group leader that was started with our CLPATH: the cleanup if it was told an outcome, else
+/// the test. The oldest one, as it may have started groups of its own.
+///
+/// The kernel closes the line in the middle of execve(2) and shows the new environment only at its
+/// end, so somebody who is just being born is looked for a few times.
+fn find_leader(clpath: &ClPath, told_outcome: bool) -> Option<Pid> {
+    for _ in 0..BIRTH_LOOKS {
+        let found = processes()
+            .filter(|p| p.pid == p.group && has_in_environment(p.pid, CLPATH_VAR, clpath.path().as_os_str()))
+            .filter(|p| has_variable(p.pid, OUTCOME_VAR) == told_outcome)
+            .min_by_key(|p| start_time(p.pid));
+        if let Some(leader) = found {
+            return Some(leader.pid);
+        }
+        std::thread::sleep(BIRTH_LOOK);
+    }
+    None
+}
+
+/// The descriptor that the cleanup reads when a guard starts it.
+#[must_use]
+pub fn kept_stdin() -> RawFd {
+    KEPT_STDIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::machine::Exit;
+
+    fn concluded(words: &[Word]) -> Option<Inheriting> {
+        conclude(words, &ClPath::new("/nonexistent/testwatcher-none"))
+    }
+
+    #[test]
+    fn words_survive_the_line() {
+        let pid = Pid::from_raw(12);
+        for word in [
+            Word::Test(pid),
+            Word::Killing(Outcome::Interrupted),
+            Word::Killing(Outcome::Watchdog),
+            Word::Killing(Outcome::Deadline),
+            Word::Killing(Outcome::WatcherLost),
+            Word::Tested(Outcome::Ended(Exit::Code(3))),
+            Word::Cleanup(pid),
+            Word::CleanupKilling,
+            Word::Leave,
+        ] {
+            assert_eq!(Word::parse(word.render().trim_end()), Some(word));
+        }
+        for bad in ["", "test", "test -1", "test x", "tested", "nothing"] {
+            assert_eq!(Word::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_guard_goes_on_where_the_watcher_was() {
+        let (test, cleanup) = (Pid::from_raw(7), Pid::from_raw(8));
+        let ended = Outcome::Ended(Exit::Code(0));
+        for (words, found) in [
+            (vec![], Found::Tested(Outcome::WatcherLost)),
+            (vec![Word::Test(test)], Found::Test),
+            (
+                vec![Word::Test(test), Word::Killing(Outcome::Interrupted)],
+                Found::Killing(Outcome::Interrupted),
+            ),
+            (vec![Word::Test(test), Word::Tested(ended)], Found::Tested(ended)),
+            (vec![Word::Test(test), Word::Tested(ended), Word::Cleanup(cleanup)], Found::Cleanup(ended)),
+            (
+                vec![Word::Test(test), Word::Tested(ended), Word::Cleanup(cleanup), Word::CleanupKilling],
+                Found::CleanupKilling(ended),
+            ),
+        ] {
+            assert_eq!(concluded(&words).unwrap().found, found, "{words:?}");
+        }
+        assert_eq!(concluded(&[Word::Test(test), Word::Leave]), None);
+    }
+}
