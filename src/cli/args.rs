@@ -117,6 +117,9 @@ pub struct AddArgs {
     /// Print the new entry's id
     #[arg(long)]
     pub print_id: bool,
+    /// The id that the new entry is to have; exit status 11 if it is taken
+    #[arg(long, hide = true, value_name = "ID")]
+    pub id: Option<String>,
     /// The shell has parsed the text already
     #[arg(long, hide = true)]
     pub parsed: bool,

@@ -25,12 +25,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
-pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
+pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
     // Whatever the test has set, nothing here is made for others to read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    match command {
-        Command::Append(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
-        Command::Prepend(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
+    let done = match command {
+        Command::Append(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
+        Command::Prepend(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
         Command::Rehook(args) => rehook(&Caller::new(dir, Some(&args.shell)), args.shell.shell),
         Command::List(args) => list(&Caller::new(dir, None), &args),
         Command::Show(args) => show(&Caller::new(dir, None), &args),
@@ -41,10 +41,14 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
         Command::Shim(args) => shim(&args),
         Command::Completions(args) => completions(&args),
         Command::Watch(_) | Command::Script(_) => Ok(()),
-    }
+    };
+    done.map(|()| 0)
 }
 
-fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
+/// The shim must draw another id.
+const TAKEN: u8 = 11;
+
+fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let text = match &stream {
@@ -65,8 +69,12 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
     let snapshot = snapshot_or(&store, sent_snapshot)?;
+    let wanted = args.id.as_deref().map(str::parse::<Id>).transpose().map_err(Error::usage)?;
+    if wanted.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
+        return Ok(TAKEN);
+    }
     let entry = Entry {
-        id: random_id(),
+        id: wanted.unwrap_or_else(random_id),
         time: Some(now()),
         mark: if args.mark { Mark::Set } else { Mark::Unset },
         cwd: std::env::current_dir().ok().map(|d| d.into_os_string().into_vec()),
@@ -75,7 +83,10 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     let id = buffer.add(entry, place);
     caller.hook(&store.script_path())?;
     save(&store, &locked, &buffer, &snapshot)?;
-    if args.print_id { print(format!("{id}\n").as_bytes()) } else { Ok(()) }
+    if args.print_id {
+        print(format!("{id}\n").as_bytes())?;
+    }
+    Ok(0)
 }
 
 fn snapshot_or(store: &Store, sent: Option<Snapshot>) -> Result<Snapshot> {
