@@ -69,12 +69,11 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
     let snapshot = snapshot_or(&store, sent_snapshot)?;
-    let wanted = args.id.as_deref().map(str::parse::<Id>).transpose().map_err(Error::usage)?;
-    if wanted.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
+    if args.id.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
         return Ok(TAKEN);
     }
     let entry = Entry {
-        id: wanted.unwrap_or_else(random_id),
+        id: args.id.clone().unwrap_or_else(random_id),
         time: Some(now()),
         mark: if args.mark { Mark::Set } else { Mark::Unset },
         cwd: std::env::current_dir().ok().map(|d| d.into_os_string().into_vec()),
@@ -117,7 +116,8 @@ fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
     let cannot = |e: &std::io::Error| Error::io("run", &snapshot.interpreter, e);
     let mut file =
         tempfile::NamedTempFile::new().map_err(|e| Error::io("write", std::env::temp_dir(), &e))?;
-    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, b"\n"].concat();
+    let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
+    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, end].concat();
     file.write_all(&script).map_err(|e| Error::io("write", file.path(), &e))?;
     let answer = process::Command::new(&snapshot.interpreter)
         .args(["--norc", "--noprofile"])
@@ -129,7 +129,7 @@ fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
     if answer.status.success() {
         return Ok(());
     }
-    let head = script.len() - text.len() - 1;
+    let head = script.len() - text.len() - end.len();
     let lines_before = script[..head].iter().filter(|&&b| b == b'\n').count();
     let said = String::from_utf8_lossy(&answer.stderr).into_owned();
     let name = format!("{}: ", file.path().display());
@@ -202,7 +202,7 @@ fn existing_buffer(store: &Store) -> Result<Buffer> {
     Ok(Buffer::parse(&bytes))
 }
 
-fn remove(caller: &Caller, ids: &[String]) -> Result<()> {
+fn remove(caller: &Caller, ids: &[Id]) -> Result<()> {
     let store = caller.open(IfMissing::Fail)?;
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = existing_buffer(&store)?;
@@ -223,15 +223,11 @@ fn clear(caller: &Caller) -> Result<()> {
 }
 
 /// All of them, or none and an error that names the first unknown one.
-fn known_ids(buffer: &Buffer, ids: &[String]) -> Result<Vec<Id>> {
-    let known = |text: &String| {
-        let id: Id = text.parse().map_err(Error::usage)?;
-        match buffer.get(&id) {
-            Some(_) => Ok(id),
-            None => Err(Error::new(
-                Status::Failed,
-                format!("there is no entry '{id}': 'rl-cleanup list' shows them"),
-            )),
+fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
+    let known = |id: &Id| match buffer.get(id) {
+        Some(_) => Ok(id.clone()),
+        None => {
+            Err(Error::new(Status::Failed, format!("there is no entry '{id}': 'rl-cleanup list' shows them")))
         }
     };
     ids.iter().map(known).collect()
