@@ -277,5 +277,6 @@ if __rlc_find; then
 	__rlc_keep_own rlJournalEnd
 	__rlc_define
 else
-	__rlc_say rlLogWarning "rl-cleanup: the program 'rl-cleanup' was not found: set RL_CLEANUP to its path"
+	# Not through BeakerLib's log: there is no journal yet to write it to.
+	builtin printf '%s\n' "rl-cleanup: the program 'rl-cleanup' was not found: set RL_CLEANUP to its path" >&2
 fi

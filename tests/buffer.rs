@@ -1,5 +1,6 @@
 //! The subcommands, their exit statuses, and what a change leaves on disk when it fails, when many
 //! happen at once and when the process is killed.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The shim alone, without BeakerLib: what a test sees of it, and what it sees of the test.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 
