@@ -107,23 +107,12 @@ __rlc_add() { # <public function> <append|prepend> <option or ''> [text...]
   while ((__rlcl_status == 11)); do # the id is taken
     __rlcl_status=0
     __rlc_new_id
-    # While this shell prints its state, the other end reads the text.
-    __rlc_dump "$4" 2>/dev/null | (__rlc_read "$4" "$2" --id="$rlCleanupID" ${3:+"$3"}) || __rlcl_status=$?
+    __rlc_send "$4" "$2" --id="$rlCleanupID" ${3:+"$3"} || __rlcl_status=$?
   done
   if ((__rlcl_status != 0)); then
     rlCleanupID=''
     builtin return 1
   fi
-}
-
-__rlc_read() { # <text> <subcommand> [option...]  replaces this subshell
-  # Only a shell of the test's has the aliases and options the text will be read with. An
-  # interactive one ignores 'set -n', and would run it: there the binary asks a bash of its own.
-  if [[ $- == *i* ]]; then __rlc_exec "${@:2}" --shell; fi
-  if (builtin eval -- "builtin set -n"$'\n'"$1"); then
-    __rlc_exec "${@:2}" --shell --parsed
-  fi
-  builtin exit 1
 }
 
 # A fork and a pipe to ask the binary for an id would cost as much as all of its own work. RANDOM is
