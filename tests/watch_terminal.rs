@@ -2,6 +2,8 @@
 //! is given it, ^C and ^\ interrupt whoever holds it, ^Z and `fg` stop and go on with everything, and the
 //! settings are as before at the end.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
