@@ -72,6 +72,7 @@ impl Guard {
             inheritance,
             place: Place::NewSession,
             descriptors: &[(stdin, KEPT_STDIN), (ears.as_raw_fd(), 0)],
+            marker: None,
         };
         let pid = launch.start_as(&program).map_err(|e| e.0.desc().to_owned())?;
         Ok(Self { pid, line })
@@ -169,10 +170,12 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         }
         Some(Word::Test(_)) => Found::Test,
         Some(Word::Killing(_)) => Found::Killing(outcome),
-        Some(Word::Tested(_)) => {
+        // Started, and by now perhaps over: never a second time.
+        Some(Word::Tested(_)) if clpath.cleanup_marker().exists() => {
             cleanup = find_leader(clpath, true);
-            if cleanup.is_some() { Found::Cleanup(outcome) } else { Found::Tested(outcome) }
+            Found::Cleanup(outcome)
         }
+        Some(Word::Tested(_)) => Found::Tested(outcome),
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
         Some(Word::CleanupKilling | Word::Leave) => Found::CleanupKilling(outcome),
     };

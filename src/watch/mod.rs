@@ -33,7 +33,7 @@ use process::{Change, Group, Launch, Members, Place, Process};
 use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
@@ -269,6 +269,7 @@ impl Watcher {
             inheritance: &self.inheritance,
             place: Place::NewGroup,
             descriptors: &[],
+            marker: None,
         };
         match launch.start() {
             Ok(pid) => {
@@ -667,7 +668,16 @@ impl Watcher {
         if let Some(log) = log {
             descriptors.extend(voice::dead_outputs().into_iter().map(|fd| (log, fd)));
         }
-        script::Run { env: self.environment(Some(outcome)), inheritance: self.inheritance, descriptors }
+        // The guard's proof, should we be killed between this start and the word to it.
+        let marker = self.clpath.cleanup_marker();
+        let marker =
+            marker.parent().is_some_and(|d| d.is_dir()).then(|| (marker, self.alarms.as_fd().as_raw_fd()));
+        script::Run {
+            env: self.environment(Some(outcome)),
+            inheritance: self.inheritance,
+            descriptors,
+            marker,
+        }
     }
 
     /// Who is left of a test that ended by itself; nobody is asked where nobody can be.
