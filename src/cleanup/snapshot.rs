@@ -353,7 +353,10 @@ impl Late {
     fn render_locale(&self, out: &mut Vec<u8>) {
         // LC_ALL goes first: while it is set, the others have no effect, and when it is unset bash
         // looks at them again only as long as LANG is installed (locale.c, reset_locale_vars).
-        line(out, &[b"{\n\\builtin unset -v LC_ALL"]);
+        line(out, &[b"{"]);
+        if self.all_locale.is_empty() {
+            line(out, &[b"\\builtin unset -v LC_ALL"]);
+        }
         out.extend_from_slice(&self.locale);
         out.extend_from_slice(&self.all_locale);
         line(out, &[b"} 2>/dev/null"]);
