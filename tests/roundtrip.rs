@@ -520,7 +520,11 @@ fn comparable(text: &[u8]) -> Vec<String> {
                 .any(|p| line.starts_with(p));
             !(option || shopt || process)
         })
-        .map(|line| sorted_map(line.trim_start().trim_start_matches("function ")))
+        .map(|line| {
+            sorted_map(
+                line.trim_start().trim_start_matches("function ").replacen("{  function ", "{  ", 1).as_str(),
+            )
+        })
         .collect()
 }
 
