@@ -43,7 +43,7 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Watch(args) => watch::watch(args),
         Command::Script(args) => finish(script::dispatch(cli.dir, args)),
-        command => finish(cleanup::dispatch(cli.dir, command).map(|()| 0)),
+        command => finish(cleanup::dispatch(cli.dir, command)),
     }
 }
 
