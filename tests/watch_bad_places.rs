@@ -11,7 +11,14 @@ use watch_common::{Arena, Ending, WATCHER, installed, is_root, skip};
 fn in_namespace(arena: &Arena, set_up: &str, run: &str) -> Ending {
     let mut command = arena.command("unshare");
     command.env("WATCHER", WATCHER);
-    command.args(["--mount", "--propagation", "private", "bash", "-c", &format!("{set_up} || exit 99\n{run}")]);
+    command.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "bash",
+        "-c",
+        &format!("{set_up} || exit 99\n{run}"),
+    ]);
     arena.run(command)
 }
 
@@ -61,7 +68,10 @@ fn with_no_place_at_all_nothing_is_started() {
     // Under a read-only /tmp the arena is gone, so the command is one that needs nothing.
     let ending = in_namespace(&arena, ro, "cd /; TMPDIR=/nonexistent \"$WATCHER\" touch /run/rl-test-ran");
     assert_eq!(ending.status, 125, "{ending:?}");
-    assert_eq!(ending.stderr, "beakerlib-testwatcher: cannot make a file in '/var/tmp': Read-only file system\n");
+    assert_eq!(
+        ending.stderr,
+        "beakerlib-testwatcher: cannot make a file in '/var/tmp': Read-only file system\n"
+    );
     assert!(!std::path::Path::new("/run/rl-test-ran").exists());
 }
 
@@ -117,7 +127,10 @@ fn without_a_process_to_be_had_it_says_so() {
 fn scripts_that_cannot_be_executed_are_run_by_bash() {
     for (first_line, why) in [
         ("echo $TESTWATCHER_OUTCOME > cleaned", "it has no #! line"),
-        ("#!/no/such/shell\necho $TESTWATCHER_OUTCOME > cleaned", "the interpreter in its #! line cannot be found"),
+        (
+            "#!/no/such/shell\necho $TESTWATCHER_OUTCOME > cleaned",
+            "the interpreter in its #! line cannot be found",
+        ),
     ] {
         let arena = arena();
         std::fs::write(arena.path("cleanup.sh"), format!("{first_line}\n")).unwrap();
@@ -190,7 +203,8 @@ fn remaining_time_is_shown_from_elsewhere() {
     let run = arena.start(arena.watch(&["--time-limit", "1h", "--cleanup-limit", "20m", "./test.sh"]));
     arena.await_file("ready");
     let clpath = arena.text("clpath").trim().to_owned();
-    let watcher = rl_cleanup::registry::live().into_iter().find(|w| w.clpath.path().to_str() == Some(&clpath));
+    let watcher =
+        rl_cleanup::registry::live().into_iter().find(|w| w.clpath.path().to_str() == Some(&clpath));
     let watcher = watcher.expect("a live watcher is listed");
     assert_eq!((watcher.pid, watcher.phase.as_str()), (run.pid(), "test"));
     let left = watcher.test_deadline.unwrap() - rl_cleanup::hook::boottime_ns();
@@ -201,6 +215,7 @@ fn remaining_time_is_shown_from_elsewhere() {
     assert!(shown.contains(&clpath) || shown.contains(&run.pid().to_string()), "{shown}");
     run.signal(nix::sys::signal::SIGINT);
     run.end();
-    let left: Vec<_> = rl_cleanup::registry::live().into_iter().filter(|w| w.clpath == watcher.clpath).collect();
+    let left: Vec<_> =
+        rl_cleanup::registry::live().into_iter().filter(|w| w.clpath == watcher.clpath).collect();
     assert_eq!(left, vec![]);
 }

@@ -10,6 +10,7 @@ use super::inherit::Inheritance;
 use super::machine::{Found, Outcome};
 use super::options::Options;
 use super::process::{Launch, Place, has_in_environment, has_variable, own_program, processes};
+use crate::error::errno_text;
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
 use nix::fcntl::OFlag;
@@ -62,7 +63,7 @@ impl Guard {
         stdin: RawFd,
     ) -> Result<Self, String> {
         let program = own_program().ok_or("this program's own file cannot be found")?;
-        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.desc().to_owned())?;
+        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(errno_text)?;
         let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into()];
         argv.extend(options.to_words());
         let env: Vec<_> = std::env::vars_os().collect();
@@ -74,7 +75,7 @@ impl Guard {
             descriptors: &[(stdin, KEPT_STDIN), (ears.as_raw_fd(), 0)],
             marker: None,
         };
-        let pid = launch.start_as(&program).map_err(|e| e.0.desc().to_owned())?;
+        let pid = launch.start_as(&program).map_err(|e| errno_text(e.0))?;
         Ok(Self { pid, line })
     }
 

@@ -17,7 +17,7 @@ mod voice;
 
 pub use voice::Volume;
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
@@ -878,8 +878,8 @@ fn cannot_start(errno: Errno, command: &std::ffi::OsStr) -> (u8, String) {
         }
         Errno::ENOENT => (127, "command not found".into()),
         // No process or memory to be had: that is not the command's fault.
-        Errno::EAGAIN | Errno::ENOMEM => (125, errno.desc().to_owned()),
-        _ => (126, errno.desc().to_owned()),
+        Errno::EAGAIN | Errno::ENOMEM => (125, errno_text(errno)),
+        _ => (126, errno_text(errno)),
     }
 }
 

@@ -86,12 +86,15 @@ pub struct Process {
     pub parent: Pid,
     /// Its process group.
     pub group: Pid,
+    /// How many threads it has.
+    threads: u32,
 }
 
 impl Process {
-    /// A zombie of ours will be reaped in a moment, and whoever counts processes should not see it.
+    /// A zombie of ours will be reaped in a moment, and whoever counts processes should not see it. A
+    /// zombie with more than one thread is a process whose main thread has ended; the others run on.
     fn is_living(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x') || self.parent == Pid::this()
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1 || self.parent == Pid::this()
     }
 
     fn read(pid: Pid) -> Option<Self> {
@@ -105,6 +108,8 @@ impl Process {
             state: rest.next()?.chars().next()?,
             parent: Pid::from_raw(rest.next()?.parse().ok()?),
             group: Pid::from_raw(rest.next()?.parse().ok()?),
+            // Field 20; 17 stand before it from the state on, and 3 are taken.
+            threads: rest.nth(14)?.parse().ok()?,
         })
     }
 }

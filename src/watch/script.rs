@@ -4,7 +4,7 @@
 use super::inherit::Inheritance;
 use super::process::{Failure, Launch, Place};
 use super::voice;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, errno_text};
 use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
@@ -56,7 +56,9 @@ pub(super) fn start(clpath: &ClPath, prepare: impl FnOnce(Option<RawFd>) -> Run)
     let run = prepare(log.as_ref().map(|(file, _)| file.as_raw_fd()));
     match run_script(&script, &run) {
         Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, path)| path) },
-        Err(errno) => Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno.desc())),
+        Err(errno) => {
+            Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno_text(errno)))
+        }
     }
 }
 
