@@ -168,6 +168,22 @@ impl<'a> Stream<'a> {
         (next()? == STREAM_END).then_some(stream)
     }
 
+    /// What must be known to read the text as this shell would: interpreter and options. The sections
+    /// with those come first, so that the text can be checked while the shell still prints the rest.
+    /// `None` as long as they are not there.
+    #[must_use]
+    pub fn parse_syntax(bytes: &'a [u8]) -> Option<(&'a [u8], PathBuf, Vec<u8>)> {
+        let start = memchr::memmem::find(bytes, STREAM_START)?;
+        let ends: Vec<usize> = memchr::memchr_iter(0, &bytes[start..]).take(7).map(|n| start + n).collect();
+        let end = *ends.get(6)?;
+        // The rest of a stream, empty, makes a whole one of it.
+        let whole = [&bytes[start..=end], b"\0\0\0", STREAM_END, b"\0"].concat();
+        let late = Late::default();
+        let stream = Stream::parse(&whole)?;
+        let text = &bytes[ends[0] + 1..ends[1]];
+        Some((text, interpreter(stream.bash), stream.render_options(&late.posix)))
+    }
+
     /// The snapshot of this state.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
