@@ -21,16 +21,12 @@ __rlcx_call() { # <script subcommand> [option...]
 __rlcx_dump() { # prints this shell's state, as __rlc_dump of the shim does
   \builtin set +evxu
   \builtin trap - DEBUG ERR RETURN
-  \builtin printf '\0%s\0\0%s\0' rl-cleanup-stream-1 "$__rlcx_bash"
+  # POSIX mode changes options without telling BASHOPTS; any use of shopt makes it right again.
+  if \builtin shopt -q cdspell; then \builtin shopt -s cdspell; else \builtin shopt -u cdspell; fi
+  \builtin printf '\0rl-cleanup-stream-2\0\0%s\0%s\0%s\0' "$__rlcx_bash" "$BASHOPTS" "$SHELLOPTS"
   \builtin umask
   \builtin printf '\0'
-  \builtin shopt -p
-  \builtin printf '\0'
-  \builtin set +o
-  \builtin printf '\0'
   \builtin alias -p
-  \builtin printf '\0'
-  \builtin declare -F
   \builtin printf '\0'
   \builtin declare -p
   \builtin printf '\0'

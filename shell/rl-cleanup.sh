@@ -14,7 +14,8 @@
 
 __rlc_find() { # sets __rlc_bin; 1 if there is no binary
   builtin local __rlcl_beside __rlcl_path
-  __rlcl_beside=${BASH_SOURCE[0]%/*}
+  __rlcl_beside=${BASH_SOURCE[0]-}
+  __rlcl_beside=${__rlcl_beside%/*}
   for __rlcl_path in "${RL_CLEANUP-}" "${__rlc_baked-}" \
     "$__rlcl_beside/rl-cleanup" "$__rlcl_beside/../../bin/rl-cleanup"; do
     if [[ $__rlcl_path == */* && -f $__rlcl_path && -x $__rlcl_path ]]; then
@@ -42,18 +43,14 @@ __rlc_send() { # <text> <subcommand> [option...]  this shell's state, through a 
 __rlc_dump() { # <text>  prints text and state, each section ended by NUL (src/cleanup/snapshot.rs)
   builtin set +evxu
   builtin trap - DEBUG ERR RETURN
-  builtin printf '\0rl-cleanup-stream-1\0%s\0%s\0' "$1" "$BASH"
+  # POSIX mode changes options without telling BASHOPTS; any use of shopt makes it right again.
+  if builtin shopt -q cdspell; then builtin shopt -s cdspell; else builtin shopt -u cdspell; fi
+  builtin printf '\0rl-cleanup-stream-2\0%s\0%s\0%s\0%s\0' "$1" "$BASH" "$BASHOPTS" "$SHELLOPTS"
   builtin umask
-  builtin printf '\0'
-  builtin shopt -p
-  builtin printf '\0'
-  builtin set +o
   builtin printf '\0'
   builtin alias -p
   builtin printf '\0'
   # One call each: bash takes twice as long for one call a name.
-  builtin declare -F
-  builtin printf '\0'
   builtin declare -p
   builtin printf '\0'
   builtin declare -f
@@ -156,7 +153,9 @@ __rlc_define() {
 # ---------------------------------------------------------------- the journal
 
 __rlc_start() { # rlJournalStart
-  builtin local __rlcl_status __rlcl_clpath __rlcl_found
+  # A variable, since "${x#*$'\n'}" depends on 'shopt -s extquote'.
+  builtin local __rlcl_status __rlcl_clpath __rlcl_found __rlcl_newline
+  __rlcl_newline=$'\n'
   __rlcl_status=0 __rlcl_clpath=${TESTWATCHER_CLPATH-} __rlcl_found=''
   if __rlc_in_cleanup; then
     if __rlc_has __rlc_own_rlJournalStart; then __rlc_own_rlJournalStart "$@" || __rlcl_status=$?; fi
@@ -187,11 +186,11 @@ __rlc_start() { # rlJournalStart
       __INTERNAL_TESTWATCHER_ACTIVE=true
       builtin export __INTERNAL_TESTWATCHER_ACTIVE
       ;;
-    theirs*) __rlc_say rlLogWarning "rlJournalStart: ${__rlcl_found#*$'\n'}" ;;
+    theirs*) __rlc_say rlLogWarning "rlJournalStart: ${__rlcl_found#*"$__rlcl_newline"}" ;;
   esac
   case $__rlcl_found in
-    theirs* | *$'\n'no\ entries* | '') ;;
-    *) __rlc_say rlLogInfo "rlJournalStart: ${__rlcl_found#*$'\n'}" ;;
+    theirs* | *"$__rlcl_newline"no\ entries* | '') ;;
+    *) __rlc_say rlLogInfo "rlJournalStart: ${__rlcl_found#*"$__rlcl_newline"}" ;;
   esac
   [[ -n ${__INTERNAL_TESTWATCHER_ACTIVE-} ]] || __rlc_arm
   builtin return "$__rlcl_status"

@@ -2,8 +2,8 @@
 
 use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
-    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_stdin, snapshot_kept,
-    snapshot_without_shell,
+    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
+    snapshot_kept, snapshot_without_shell,
 };
 use super::{print, render};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
@@ -17,9 +17,9 @@ use clap::CommandFactory;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{self, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,7 +69,7 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
         Some(check) => check.finish()?,
         None => {
             let snapshot = snapshot_or(&store, sent_snapshot.clone())?;
-            Check::start(&text, &snapshot.interpreter, &snapshot.options)?.finish()?;
+            Check::start(&text, &snapshot)?.finish()?;
         }
     }
     let locked = store.lock(LOCK_DEADLINE)?;
@@ -119,59 +119,58 @@ fn quote_word(word: &OsString) -> Vec<u8> {
 
 /// Reads what the shell sends, and has the text in front of it checked meanwhile.
 fn read_and_check() -> Result<(Vec<u8>, Option<Check>)> {
-    let mut sent = Vec::with_capacity(1 << 19);
     let mut check = None;
-    let mut input = std::io::stdin().lock();
-    loop {
-        let chunk = input.fill_buf().map_err(|e| Error::io("read", "standard input", &e))?;
-        let length = chunk.len();
-        if length == 0 {
-            return Ok((sent, check));
-        }
-        sent.extend_from_slice(chunk);
-        input.consume(length);
+    let sent = read_pipe(|so_far| {
         if check.is_none()
-            && let Some((text, interpreter, options)) = Stream::parse_syntax(&sent)
+            && let Some((text, snapshot)) = Stream::parse_syntax(so_far)
         {
-            check = Some(Check::start(text, &interpreter, &options)?);
+            check = Some(Check::start(text, &snapshot)?);
         }
-    }
+        Ok(())
+    })?;
+    Ok((sent, check))
 }
 
-/// The shell that will run a text is reading it, with the options and aliases it will have then.
-struct Check {
-    bash: process::Child,
-    lines_before: usize,
+/// The answer to whether bash can parse a text.
+enum Check {
+    /// It can; nobody had to be asked.
+    Plain,
+    /// The bash that will run it is reading it, with the options and aliases it will have then.
+    Running { bash: process::Child, lines_before: usize },
 }
 
 impl Check {
-    fn start(text: &[u8], interpreter: &Path, options: &[u8]) -> Result<Self> {
+    fn start(text: &[u8], snapshot: &Snapshot) -> Result<Self> {
+        if syntax::is_plain(text) && !snapshot.has_aliases() {
+            return Ok(Self::Plain);
+        }
         let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
-        let head = [options, b"\\builtin set -n\n"].concat();
+        let head = [&snapshot.syntax()[..], b"\\builtin set -n\n"].concat();
         let cannot = |e: &std::io::Error| Error::io("write", "memory", e);
         // In memory: a full /tmp is no reason to refuse an entry.
         let file = memfd_create("rl-cleanup", MFdFlags::MFD_CLOEXEC).map_err(|e| cannot(&e.into()))?;
         let mut file = File::from(file);
         file.write_all(&[&head, text, end].concat()).and_then(|()| file.rewind()).map_err(|e| cannot(&e))?;
-        let bash = process::Command::new(interpreter)
+        let bash = process::Command::new(&snapshot.interpreter)
             .args(["--norc", "--noprofile", "-s"])
             .env_clear()
             .stdin(file)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|e| Error::io("run", interpreter, &e))?;
-        Ok(Self { bash, lines_before: head.iter().filter(|&&b| b == b'\n').count() })
+            .map_err(|e| Error::io("run", &snapshot.interpreter, &e))?;
+        Ok(Self::Running { bash, lines_before: head.iter().filter(|&&b| b == b'\n').count() })
     }
 
     fn finish(self) -> Result<()> {
+        let Self::Running { bash, lines_before } = self else { return Ok(()) };
         let name = "bash: ";
-        let answer = self.bash.wait_with_output().map_err(|e| Error::io("run", "bash", &e))?;
+        let answer = bash.wait_with_output().map_err(|e| Error::io("run", "bash", &e))?;
         if answer.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&answer.stderr).into_owned();
-        let said: Vec<String> = said.lines().map(|l| from_line_one(l, name, self.lines_before)).collect();
+        let said: Vec<String> = said.lines().map(|l| from_line_one(l, name, lines_before)).collect();
         Err(Error::new(Status::Failed, format!("bash cannot parse this entry: {}", said.join("\n"))))
     }
 }
@@ -200,7 +199,7 @@ fn save(store: &Store, locked: &Locked, buffer: &Buffer, snapshot: &Snapshot) ->
 /// With `shell`, the first line of the answer is a word for the shim, and the state that the shell
 /// sends is used where there are entries and no shell's state.
 fn rehook(caller: &Caller, shell: bool) -> Result<()> {
-    let sent = if shell { read_stdin()? } else { Vec::new() };
+    let sent = if shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = Stream::parse(&sent);
     let store = caller.open(IfMissing::Make)?;
     let locked = store.lock(LOCK_DEADLINE)?;
@@ -274,7 +273,7 @@ fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
 }
 
 fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
-    let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
+    let sent = if args.shell.shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let store = caller.open(IfMissing::Fail)?;
     let name = format!("run-{}.sh", process::id());
