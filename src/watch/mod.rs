@@ -393,7 +393,9 @@ impl Watcher {
         for action in actions {
             self.perform(action);
         }
-        if before != (self.state.phase, self.state.ewd) && self.state.phase != Phase::Done {
+        // What is over as soon as it began is nobody's news.
+        let changed = before != (self.state.phase, self.state.ewd);
+        if changed && self.queue.is_empty() && self.state.phase != Phase::Done {
             self.publish();
         }
     }
@@ -824,14 +826,15 @@ impl Watcher {
         {
             terminal.restore();
         }
-        self.registry_entry("").withdraw();
         if !leaving {
             self.remove_files();
         }
-        self.dismiss_guard();
+        self.tell_guard(Word::Leave);
+        self.registry_entry("").withdraw();
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
+        self.await_guard();
         account::exit_status(&self.state, &self.account, self.options.answer)
     }
 
@@ -843,14 +846,14 @@ impl Watcher {
         if left {
             self.account.kept = Some(dir);
         } else {
-            let _ = std::fs::remove_dir_all(dir);
+            // Mostly empty.
+            let _ = std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_dir_all(&dir));
         }
     }
 
     /// The guard leaves before we do, so that nobody who waits for our output waits for it.
-    fn dismiss_guard(&mut self) {
+    fn await_guard(&mut self) {
         let Some(guard) = self.guard.take() else { return };
-        guard.tell(Word::Leave);
         let pid = guard.pid();
         self.alarms.set(Alarm::Patience, Duration::from_secs(1));
         loop {
