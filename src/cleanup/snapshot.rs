@@ -4,7 +4,7 @@
 //! (`__rlc_dump` in the shim). Bash has quoted every value already, so values are passed on as they
 //! are and never looked into. Pure: must do no I/O and read no environment.
 
-use super::syntax::{self, Declaration, quote, quote_into};
+use super::syntax::{self, Declaration, find, find_byte, quote, quote_into};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -149,7 +149,7 @@ impl<'a> Stream<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes;
         let mut next = || {
-            let (section, behind) = rest.split_at(memchr::memchr(0, rest)?);
+            let (section, behind) = rest.split_at(find_byte(0, rest)?);
             rest = &behind[1..];
             Some(section)
         };
@@ -172,8 +172,8 @@ impl<'a> Stream<'a> {
     /// `None` as long as they are not there.
     #[must_use]
     pub fn parse_syntax(bytes: &'a [u8]) -> Option<(&'a [u8], Snapshot)> {
-        let start = memchr::memmem::find(bytes, STREAM_START)?;
-        let mut ends = memchr::memchr_iter(0, &bytes[start..]).map(|n| start + n);
+        let start = find(STREAM_START, bytes)?;
+        let mut ends = (start..bytes.len()).filter(|&n| bytes[n] == 0);
         let text = ends.next()? + 1..ends.next()?;
         let end = ends.nth(4)?;
         // The rest of a stream, empty, makes a whole one of it.
@@ -253,7 +253,7 @@ impl Snapshot {
     /// Whether words of a text may stand for something else.
     #[must_use]
     pub fn has_aliases(&self) -> bool {
-        memchr::memmem::find(&self.options, b"\\builtin alias ").is_some()
+        find(b"\\builtin alias ", &self.options).is_some()
     }
 
     /// Shell text that makes a new bash read text as this shell would.
@@ -440,7 +440,7 @@ impl<'a> Functions<'a> {
         let mut starts = Vec::new();
         let mut at = 0;
         while at < texts.len() {
-            let end = memchr::memchr(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
+            let end = find_byte(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
             if let Some(name) = texts[at..end].strip_suffix(b" () ") {
                 let name = name.strip_prefix(b"function ").unwrap_or(name);
                 if !name.is_empty() && !name.contains(&b' ') {
@@ -462,7 +462,7 @@ impl<'a> Functions<'a> {
 
     fn without_script_code(mut self) -> Self {
         self.found.retain(|f| {
-            let shadow = f.name == b"trap" && memchr::memmem::find(f.text, TRAP_SHADOW).is_some();
+            let shadow = f.name == b"trap" && find(TRAP_SHADOW, f.text).is_some();
             !f.name.starts_with(SCRIPT_PREFIX) && !shadow
         });
         self

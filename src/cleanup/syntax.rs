@@ -1,6 +1,8 @@
 //! The little of bash's syntax that must be understood to take apart what bash itself has printed:
 //! where one `declare` or `alias` command ends and the next begins. Pure.
 
+use std::io::BufRead;
+
 /// `text` as one word that bash reads back byte for byte, in every version and locale.
 #[must_use]
 pub fn quote(text: &[u8]) -> Vec<u8> {
@@ -13,7 +15,7 @@ pub fn quote(text: &[u8]) -> Vec<u8> {
 pub fn quote_into(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'\'');
     let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\'', rest) {
+    while let Some(at) = find_byte(b'\'', rest) {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(b"'\\''");
         rest = &rest[at + 1..];
@@ -77,6 +79,30 @@ fn single_quoted_end(text: &[u8], at: usize) -> usize {
     text[at.min(text.len())..].iter().position(|&b| b == b'\'').map_or(text.len(), |n| at + n + 1)
 }
 
+/// Where the first `byte` is. By way of std, which has the C library look: a search of our own would
+/// be slower, and the one that is quickest in theory (crate memchr) asks the processor at each start
+/// what it can do, which takes a millisecond on a virtual machine.
+#[must_use]
+pub fn find_byte(byte: u8, mut text: &[u8]) -> Option<usize> {
+    let whole = text;
+    // Reading from memory cannot fail.
+    let taken = text.skip_until(byte).ok()?;
+    (taken > 0 && whole[taken - 1] == byte).then(|| taken - 1)
+}
+
+/// Where `what` begins.
+#[must_use]
+pub fn find(what: &[u8], text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += find_byte(*what.first()?, &text[at..])?;
+        if text[at..].starts_with(what) {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
 /// Words that mean something to bash where a command starts (bash(1), "Reserved Words").
 const RESERVED: &[&[u8]] = &[
     b"if",
@@ -131,7 +157,7 @@ fn is_plain_line(line: &[u8]) -> bool {
 fn plain_word_end(line: &[u8], mut at: usize) -> Option<usize> {
     while at < line.len() && !b" \t;".contains(&line[at]) {
         at = match line[at] {
-            b'\'' => at + 1 + memchr::memchr(b'\'', &line[at + 1..])? + 1,
+            b'\'' => at + 1 + find_byte(b'\'', &line[at + 1..])? + 1,
             b'"' => at + 1 + plain_double_quoted_length(&line[at + 1..])?,
             // `$name`: neither `$(`, `${` nor `$'`, and a `$` at a word's end stands for itself.
             b'$' if line.get(at + 1).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_') => at + 1,
@@ -144,10 +170,10 @@ fn plain_word_end(line: &[u8], mut at: usize) -> Option<usize> {
 
 /// Up to and with the closing quote.
 fn plain_double_quoted_length(rest: &[u8]) -> Option<usize> {
-    let end = memchr::memchr(b'"', rest)?;
+    let end = find_byte(b'"', rest)?;
     let inside = &rest[..end];
-    let dollars_are_names = memchr::memchr_iter(b'$', inside)
-        .all(|n| inside.get(n + 1).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_'));
+    let mut pieces = inside.split(|&b| b == b'$').skip(1);
+    let dollars_are_names = pieces.all(|p| p.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_'));
     (dollars_are_names && !inside.contains(&b'\\') && !inside.contains(&b'`')).then_some(end + 1)
 }
 
@@ -226,6 +252,16 @@ mod tests {
         {
             assert_eq!(Declaration::parse(not), None);
         }
+    }
+
+    #[test]
+    fn bytes_and_texts_are_found() {
+        assert_eq!(
+            (find_byte(b'x', b"axbx"), find_byte(b'x', b"ab"), find_byte(b'x', b"")),
+            (Some(1), None, None)
+        );
+        assert_eq!(find_byte(b'x', b"abx"), Some(2));
+        assert_eq!((find(b"ab", b"aab"), find(b"ab", b"aa"), find(b"ab", b"a")), (Some(1), None, None));
     }
 
     #[test]
