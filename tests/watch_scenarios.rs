@@ -1,6 +1,8 @@
 //! Promise: {ends by itself, SIGINT, SIGHUP} x {no cleanup, cleanup ends, cleanup killed by SIGINT, by
 //! the EWD} do what the original does. The list runs against any watcher: `WATCHER_UNDER_TEST` names it.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT};
 use watch_common::{Arena, Ending};
@@ -34,18 +36,18 @@ fn scenario(test: TestEnd, cleanup: CleanupEnd) {
     let mut command = arena.watcher(&["./test.sh"]);
     command.env("TESTWATCHER_EWD_SECS", "1");
     let run = arena.start(command);
-    arena.await_file("test.log");
+    watch_common::until("the test's first line", || !arena.text("test.log").is_empty());
     if let TestEnd::By(signal) = test {
         run.signal(signal);
     }
     let ending = match cleanup {
         CleanupEnd::None | CleanupEnd::ByItself => run.end(),
         CleanupEnd::Interrupt => {
-            arena.await_file("cleanup.log");
+            watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
             run.end_by_repeating(SIGINT)
         }
         CleanupEnd::Watchdog => {
-            arena.await_file("cleanup.log");
+            watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
             run.signal(SIGHUP);
             run.end()
         }
@@ -105,7 +107,7 @@ fn a_watchdog_during_the_cleanup_lets_it_end() {
     arena.script("cleanup.sh", "echo start >> cleanup.log; read x < gate; echo end >> cleanup.log");
     nix::unistd::mkfifo(&arena.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let run = arena.start(arena.watcher(&["./test.sh"]));
-    arena.await_file("cleanup.log");
+    watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
     run.signal(SIGHUP).signal(SIGHUP);
     std::fs::write(arena.path("gate"), "go\n").unwrap();
     let ending = run.end();

@@ -29,8 +29,8 @@ With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
 /// `rl-cleanup`.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    if let Some(status) = crate::watch::guard_or_sentinel(&args) {
-        return ExitCode::from(status);
+    if crate::watch::was_a_sentinel(&args) {
+        return ExitCode::SUCCESS;
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -41,6 +41,9 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
+        Command::Watch(_) if cli.dir.is_some() => finish(Err(Error::usage(
+            "watch takes no --dir: the test's own BEAKERLIB_DIR, or the watcher's private directory, is used",
+        ))),
         Command::Watch(args) => watch::watch(args),
         Command::Script(args) => finish(script::dispatch(cli.dir, args)),
         command => finish(cleanup::dispatch(cli.dir, command)),
@@ -50,10 +53,10 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
 pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    match crate::watch::guard_or_sentinel(&args) {
-        Some(status) => ExitCode::from(status),
-        None => watch::testwatcher(args.into_iter()),
+    if crate::watch::was_a_sentinel(&args) {
+        return ExitCode::SUCCESS;
     }
+    watch::testwatcher(args.into_iter())
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.

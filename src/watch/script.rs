@@ -1,10 +1,10 @@
 //! From the CLPATH file to a running cleanup: reads what is hooked, looks whether it may be run, and
 //! starts it. Owns the sentences that say why not; decides nothing else.
 
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::process::{Failure, Launch, Place};
 use super::voice;
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, errno_text};
 use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
@@ -37,6 +37,7 @@ pub(super) struct Run {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Vec<(RawFd, RawFd)>,
+    pub(super) marker: Option<(PathBuf, RawFd)>,
 }
 
 /// Starts what the CLPATH file names. `prepare` is given the log's descriptor, if there is one.
@@ -55,7 +56,9 @@ pub(super) fn start(clpath: &ClPath, prepare: impl FnOnce(Option<RawFd>) -> Run)
     let run = prepare(log.as_ref().map(|(file, _)| file.as_raw_fd()));
     match run_script(&script, &run) {
         Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, path)| path) },
-        Err(errno) => Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno.desc())),
+        Err(errno) => {
+            Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno_text(errno)))
+        }
     }
 }
 
@@ -96,6 +99,7 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
         inheritance: &run.inheritance,
         place: Place::NewGroup,
         descriptors: &run.descriptors,
+        marker: run.marker.as_ref().map(|(path, fd)| (path.as_path(), *fd)),
     };
     let mut tries = 0;
     let why = loop {
