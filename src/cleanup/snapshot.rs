@@ -74,7 +74,7 @@ const NOT_CARRIED: &[&str] = &[
 ];
 
 /// Shell options that would make a script end early, do nothing or flood its output, that need a
-/// terminal, or that belong to how a shell was started.
+/// terminal, or that belong to how a shell was started; and ignoreeof, which a variable carries.
 const OPTIONS_NOT_CARRIED: &[&str] = &[
     "errexit",
     "nounset",
@@ -89,6 +89,7 @@ const OPTIONS_NOT_CARRIED: &[&str] = &[
     "vi",
     "privileged",
     "interactive-comments",
+    "ignoreeof",
 ];
 
 /// `shopt` options that bash refuses to set.
@@ -217,6 +218,8 @@ impl<'a> Stream<'a> {
             out.extend_from_slice(posix_variable);
             line(&mut out, &[b"\\builtin set -o posix"]);
         }
+        // A variable has turned this on meanwhile: GLOBIGNORE.
+        line(&mut out, &[b"\\builtin shopt -u dotglob"]);
         let shopts: Vec<&[u8]> = on(self.shopts).filter(|n| !is_among(n, SHOPTS_NOT_CARRIED)).collect();
         if !shopts.is_empty() {
             line(&mut out, &[b"\\builtin shopt -s ", &shopts.join(&b' '), b" 2>/dev/null"]);
@@ -605,7 +608,7 @@ mod tests {
         let text = String::from_utf8(Stream::parse(&bytes).unwrap().snapshot().options).unwrap();
         assert_eq!(
             text,
-            "\\builtin umask 0077\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin alias a='b\nc'\n\
+            "\\builtin umask 0077\n\\builtin shopt -u dotglob\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin alias a='b\nc'\n\
              \\builtin set -o noglob -o allexport 2>/dev/null\n"
         );
     }
