@@ -88,8 +88,9 @@ id_of() { # <number>  an id that no other number has
 }
 IDS
 
+# No EXIT trap: a cleanup of a thousand entries would run beside the next measurement.
 run() { # <script> <variables> <entries> <rounds>
-  BEAKERLIB_DIR=$(mktemp -d "$work/state.XXXXXX") TESTID='' WORK=$work SHIM=$here/shell/rl-cleanup.sh \
+  BEAKERLIB_DIR=$(mktemp -d "$work/state.XXXXXX") RL_CLEANUP_NO_TRAP=1 TESTID='' WORK=$work SHIM=$here/shell/rl-cleanup.sh \
   VARIABLES=$2 ENTRIES=$3 ROUNDS=$4 bash "$work/$1.sh" 2>/dev/null
 }
 # shellcheck disable=SC1091 # it is written above
