@@ -120,7 +120,7 @@ __rlcx_end() { # <status>
     # Here 'trap' in an entry was the builtin, not the function below.
     case $(\builtin trap -p EXIT) in
       *__rlcx_exit*) ;;
-      *) __rlcx_keep_trap=$(\builtin trap -p EXIT) ;;
+      *'trap -- '*EXIT*) __rlcx_keep_trap=$(\builtin trap -p EXIT) ;;
     esac
   fi
   \builtin trap '__rlcx_exit "$?"' EXIT

@@ -23,7 +23,10 @@ __rlc_find() { # sets __rlc_bin; 1 if there is no binary
       builtin return 0
     fi
   done
-  __rlc_bin=$(builtin type -P rl-cleanup) || builtin return 1
+  __rlc_bin=$(
+    { __rlc_calm; } >/dev/null
+    builtin type -P rl-cleanup
+  ) || builtin return 1
 }
 
 # An exported value of more than 128 KiB would keep the binary from being executed at all, and a
@@ -35,6 +38,11 @@ __rlc_exec() { # <subcommand> [option...]  replaces this (sub)shell
     ${XDG_RUNTIME_DIR:+"--runtime-dir=$XDG_RUNTIME_DIR"}
 }
 
+# With 'set -T' a DEBUG trap of the test's prints into whatever is being captured.
+__rlc_calm() {
+  builtin trap - DEBUG ERR RETURN
+}
+
 __rlc_send() { # <text> <subcommand> [option...]  this shell's state, through a pipe to the binary
   # Parentheses: with 'shopt -s lastpipe' the last command of a pipe is no subshell.
   __rlc_dump "$1" 2>/dev/null | (__rlc_exec "${@:2}" --shell)
@@ -42,7 +50,7 @@ __rlc_send() { # <text> <subcommand> [option...]  this shell's state, through a 
 
 __rlc_dump() { # <text>  prints text and state, each section ended by NUL (src/cleanup/snapshot.rs)
   builtin set +evxu
-  builtin trap - DEBUG ERR RETURN
+  __rlc_calm
   # POSIX mode changes options without telling BASHOPTS; any use of shopt makes it right again.
   if builtin shopt -q cdspell; then builtin shopt -s cdspell; else builtin shopt -u cdspell; fi
   builtin printf '\0rl-cleanup-stream-2\0%s\0%s\0%s\0%s\0' "$1" "$BASH" "$BASHOPTS" "$SHELLOPTS"
@@ -166,7 +174,10 @@ __rlc_start() { # rlJournalStart
     BEAKERLIB_DIR=/var/tmp/beakerlib-$TESTID
   fi
   # Made here, and not by BeakerLib under whatever umask the test has.
-  BEAKERLIB_DIR=$(__rlc_exec script prepare) || __rlc_untrusted=1
+  BEAKERLIB_DIR=$(
+    { __rlc_calm; } >/dev/null
+    __rlc_exec script prepare
+  ) || __rlc_untrusted=1
   builtin export BEAKERLIB_DIR
   if __rlc_has __rlc_own_rlJournalStart; then
     # BeakerLib's function would take the hook away from whoever has it.
@@ -180,7 +191,10 @@ __rlc_start() { # rlJournalStart
   builtin export __INTERNAL_CLEANUP_FINAL __INTERNAL_CLEANUP_BUFF
   # A test that was started by a watched test has inherited this one.
   builtin unset -v __INTERNAL_TESTWATCHER_ACTIVE
-  __rlcl_found=$(__rlc_send '' rehook) || __rlc_untrusted=1
+  __rlcl_found=$(
+    { __rlc_calm; } >/dev/null
+    __rlc_send '' rehook
+  ) || __rlc_untrusted=1
   case $__rlcl_found in
     hooked*)
       __INTERNAL_TESTWATCHER_ACTIVE=true
@@ -246,7 +260,8 @@ rlCleanupOnExit() { # runs the prepared cleanup, unless a watcher or rlJournalEn
 __rlc_arm() { # sets that as EXIT trap, where the test has none
   if [[ -n ${__rlc_armed-}${RL_CLEANUP_NO_TRAP-} ]] || ((BASH_SUBSHELL > 0)); then builtin return 0; fi
   __rlc_armed=1
-  if [[ -z $(builtin trap -p EXIT) ]]; then
+  # What a DEBUG trap prints is not to be taken for one; a calm subshell would have forgotten it.
+  if [[ $(builtin trap -p EXIT) != *'trap -- '*EXIT* ]]; then
     builtin trap rlCleanupOnExit EXIT
   fi
 }
@@ -255,7 +270,10 @@ __rlc_arm() { # sets that as EXIT trap, where the test has none
 
 __rlc_keep_own() { # <function>  gives BeakerLib's function another name, unless it is ours already
   builtin local __rlcl_text
-  __rlcl_text=$(builtin declare -f "$1") || builtin return 0
+  __rlcl_text=$(
+    { __rlc_calm; } >/dev/null
+    builtin declare -f "$1"
+  ) || builtin return 0
   [[ $__rlcl_text != *__rlc_* ]] || builtin return 0
   builtin eval -- "__rlc_own_$__rlcl_text"
 }

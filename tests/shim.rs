@@ -102,7 +102,7 @@ fn it_works_under_every_option_a_test_may_set() {
     ] {
         let state = State::new();
         let script = format!(
-            "{options}\nrlJournalStart\nv='a b'\nrlPrependCleanup 'echo \"$v\"'\nrlAppendCleanup 'echo two'\nrlCleanupMark\nrlCleanupRemove $rlCleanupID\necho alive >\"$ROOT/alive\"\nrlJournalEnd\n"
+            "{options}\nd=$BEAKERLIB_DIR\nrlJournalStart\n[[ $d == \"$BEAKERLIB_DIR\" ]] || exit 9\nv='a b'\nrlPrependCleanup 'echo \"$v\"'\nrlAppendCleanup 'echo two'\nrlCleanupMark\nrlCleanupRemove $rlCleanupID\necho alive >\"$ROOT/alive\"\nrlJournalEnd\n"
         );
         let ended = state.shell(&script);
         assert!(state.path("alive").exists(), "{options}: {ended:#?}");

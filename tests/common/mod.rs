@@ -106,7 +106,7 @@ impl State {
         command.env_clear();
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", "/");
         command.env("BEAKERLIB_DIR", &self.dir).env("RL_CLEANUP", BINARY).env("ROOT", self.root.path());
-        command.stdin(Stdio::null());
+        command.stdin(Stdio::null()).current_dir(self.root.path());
         command
     }
 
