@@ -18,6 +18,7 @@
 pub mod cleanup;
 pub mod cli;
 pub mod error;
+pub mod harness;
 pub mod hook;
 pub mod registry;
 pub mod watch;

@@ -1,0 +1,221 @@
+//! What ties a watcher to its harness: lifelines, hook, deadline, results, the cleanup's output. The
+//! loop's only way into [`crate::harness`]; decides nothing about the test.
+
+use super::follow::{self, Follow};
+use super::inherit::Inheritance;
+use super::machine::{Event, Notice, Phase};
+use super::options::{HarnessDeadline, Options};
+use super::reports::Reports;
+use super::voice::{self, Voice};
+use crate::error::Result;
+use crate::harness::dropin::{self, DropIn, Installed};
+use crate::harness::lifeline::{Lifelines, session_leader};
+use crate::harness::{self, Choice, Harness, Limit};
+use crate::hook::boottime_ns;
+use nix::unistd::Pid;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often the cleanup's output is copied on.
+const COPY: Duration = Duration::from_millis(100);
+/// How often a lifeline is looked at that the kernel does not tell of.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) struct Ties {
+    harness: Box<dyn Harness>,
+    choice: Choice,
+    leader: Option<Pid>,
+    limit: Limit,
+    lifelines: Lifelines,
+    dropin: Option<DropIn>,
+    held: Option<File>,
+    pub(super) reports: Reports,
+    follow: Option<Follow>,
+}
+
+impl Ties {
+    /// A watcher's, before it has started anything.
+    ///
+    /// # Errors
+    /// The environment holds a number that is none.
+    pub(super) fn of_watcher(options: &Options, voice: Voice) -> Result<Self> {
+        let mut ties = Self::new(options.harness, session_leader());
+        if !ties.is_bound() {
+            return Ok(ties);
+        }
+        ties.lifelines = Lifelines::of(ties.leader, ties.harness.wrapper());
+        if options.harness_deadline == HarnessDeadline::Keep {
+            ties.limit = ties.harness.limit()?;
+        }
+        if let Err(error) = ties.install_hook() {
+            voice.warn(&dropin::why_not(&*ties.harness, &error));
+        }
+        Ok(ties)
+    }
+
+    /// A guard's: it holds the harness back from the start, and does the rest when it takes over.
+    pub(super) fn of_guard(word: &OsStr) -> Option<Self> {
+        let (choice, leader) = word.to_str()?.split_once(':')?;
+        let leader = leader.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw);
+        let mut ties = Self::new(Choice::parse(choice)?, leader);
+        if ties.harness.waits_for_output() {
+            ties.held = leader.and_then(harness::held_output);
+        }
+        Some(ties)
+    }
+
+    fn new(choice: Choice, leader: Option<Pid>) -> Self {
+        Self {
+            harness: harness::found(choice),
+            choice,
+            leader,
+            limit: Limit::None,
+            lifelines: Lifelines::default(),
+            dropin: None,
+            held: None,
+            reports: Reports::default(),
+            follow: None,
+        }
+    }
+
+    /// What a guard has to know.
+    pub(super) fn word(&self) -> OsString {
+        format!("{}:{}", self.choice.word(), self.leader.map_or(0, Pid::as_raw)).into()
+    }
+
+    /// Whether there is a harness at all.
+    pub(super) fn is_bound(&self) -> bool {
+        harness::is_one(&*self.harness)
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.harness.name().to_owned()
+    }
+
+    pub(super) fn task(&self) -> String {
+        self.harness.task()
+    }
+
+    fn install_hook(&mut self) -> Result<()> {
+        if let Installed::ForUs(dropin) = DropIn::install(&*self.harness)? {
+            self.dropin = Some(dropin);
+        }
+        Ok(())
+    }
+
+    /// A guard's first acts: its own hook instead of the dead watcher's, and somebody to talk to. The
+    /// harness killed whoever passed our output on, but the pipe behind them is in our hand.
+    pub(super) fn take_over(&mut self) {
+        if self.is_bound() {
+            let _ = self.install_hook();
+        }
+        let Some(held) = &self.held else { return };
+        for fd in voice::dead_outputs() {
+            let _ = if fd == 1 { nix::unistd::dup2_stdout(held) } else { nix::unistd::dup2_stderr(held) };
+        }
+    }
+
+    /// How long the test may run, by `--time-limit` and by the harness.
+    pub(super) fn test_limit(&self, own: Option<Duration>, voice: Voice) -> Option<Duration> {
+        let harness = match &self.limit {
+            Limit::None => None,
+            Limit::Unusable(why) => {
+                voice.warn(why);
+                None
+            }
+            Limit::In { left, remark } => {
+                voice.note(remark);
+                Some(*left)
+            }
+        };
+        own.into_iter().chain(harness).min()
+    }
+
+    /// What to poll.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.lifelines.fds()
+    }
+
+    /// What a lifeline that has broken means; `None` if all hold.
+    pub(super) fn look(&mut self) -> Option<Event> {
+        self.lifelines.one_broke().then(|| self.time_is_up())
+    }
+
+    /// What a SIGHUP or a broken lifeline means: a reboot looks the same at first.
+    pub(super) fn time_is_up(&self) -> Event {
+        if self.reboots() { Event::Reboot } else { Event::Watchdog }
+    }
+
+    /// Whether a reboot is under way.
+    pub(super) fn reboots(&self) -> bool {
+        self.is_bound() && harness::reboot_under_way(&*self.harness)
+    }
+
+    /// Whether the harness was asked for a reboot that the test may have ended for.
+    pub(super) fn reboot_requested(&self) -> bool {
+        self.harness.reboot_requested()
+    }
+
+    /// Tells the harness, if there is a way to.
+    pub(super) fn report(&mut self, notice: Notice, inheritance: &Inheritance) {
+        let part = match notice {
+            Notice::TestInterrupted => "test interrupt",
+            Notice::LocalWatchdog | Notice::TimeLimit => "local watchdog",
+            Notice::ExternalWatchdog => "external watchdog",
+            Notice::CleanupInterrupted => "cleanup interrupt",
+            Notice::InterruptNoted | Notice::Leaving | Notice::RebootAsked => return,
+        };
+        self.reports.send(&*self.harness, &format!("TESTWATCHER ({part})"), inheritance);
+    }
+
+    /// The descriptors that a cleanup must not be given.
+    pub(super) fn diverted(&self) -> Vec<RawFd> {
+        let dead = voice::dead_outputs();
+        if dead.is_empty() && self.is_bound() { follow::outputs_with_one_reader() } else { dead }
+    }
+
+    /// Passes the log on from byte `from`, unless nobody would read it; then answers its path.
+    pub(super) fn follow(&mut self, log: PathBuf, from: u64, done: u64) -> Option<PathBuf> {
+        if !voice::dead_outputs().is_empty() {
+            return Some(log);
+        }
+        self.follow = Follow::open(log.clone(), from, done);
+        if self.follow.is_some() { None } else { Some(log) }
+    }
+
+    /// Where a successor would have to go on, if it is not where it was.
+    pub(super) fn place(&self) -> Option<(u64, u64)> {
+        self.follow.as_ref().map(Follow::place)
+    }
+
+    /// What is to be done again and again; when to come back.
+    pub(super) fn tend(&mut self) -> Option<Duration> {
+        let copy = self.follow.as_mut().map(|follow| {
+            follow.copy();
+            COPY
+        });
+        let look = self.lifelines.need_looking_at().then_some(LOOK);
+        let report = self.reports.limit(boottime_ns());
+        [copy, look, report].into_iter().flatten().min()
+    }
+
+    /// The cleanup's output is over; the log's path if not all of it was read.
+    pub(super) fn finish_output(&mut self) -> Option<PathBuf> {
+        self.follow.take()?.finish()
+    }
+
+    /// Leaves nothing with the harness.
+    pub(super) fn untie(&mut self) {
+        if let Some(dropin) = self.dropin.take() {
+            dropin.remove();
+        }
+    }
+}
+
+/// Whether a reboot could still keep the cleanup from starting.
+pub(super) fn before_cleanup(phase: Phase) -> bool {
+    matches!(phase, Phase::Test | Phase::Settling | Phase::Killing)
+}
