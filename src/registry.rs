@@ -39,12 +39,19 @@ pub struct Watcher {
 /// else `/tmp/rl-cleanup-UID`.
 #[must_use]
 pub fn directory() -> PathBuf {
+    directory_under(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+/// The same for a process that has no environment of its own: `runtime_dir` is its caller's
+/// `XDG_RUNTIME_DIR`.
+#[must_use]
+pub fn directory_under(runtime_dir: Option<PathBuf>) -> PathBuf {
     let uid = geteuid();
     if uid.is_root() {
         return "/run/rl-cleanup".into();
     }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|v| Path::new(v).is_absolute()) {
-        Some(base) => PathBuf::from(base).join("rl-cleanup"),
+    match runtime_dir.filter(|d| d.is_absolute()) {
+        Some(base) => base.join("rl-cleanup"),
         None => format!("/tmp/rl-cleanup-{uid}").into(),
     }
 }
@@ -153,11 +160,16 @@ fn check_private(dir: &Path) -> Result<()> {
 /// Every watcher of this user that is alive, sorted by pid. Removes the files of dead ones.
 #[must_use]
 pub fn live() -> Vec<Watcher> {
-    let dir = directory();
-    if check_private(&dir).is_err() {
+    live_in(&directory())
+}
+
+/// The same, in a registry directory that is known already.
+#[must_use]
+pub fn live_in(dir: &Path) -> Vec<Watcher> {
+    if check_private(dir).is_err() {
         return Vec::new();
     }
-    let Ok(names) = fs::read_dir(&dir) else { return Vec::new() };
+    let Ok(names) = fs::read_dir(dir) else { return Vec::new() };
     let mut found = Vec::new();
     for path in names.flatten().map(|n| n.path()) {
         let Some(watcher) = fs::read(&path).ok().and_then(|b| Watcher::parse(&b)) else { continue };

@@ -216,7 +216,13 @@ fn kill_in_order(order: &[Actor], pace: Pace) {
         }
     }
     drop(run);
-    until("everybody's end", || guards_of(&clpath).is_empty());
+    until("everybody's end", || {
+        // A guard that came to it so late that it found no cleanup starts another one.
+        if pace == Pace::AtOnce {
+            arena.text("cleanup.pid").trim().parse().into_iter().for_each(send_kill);
+        }
+        guards_of(&clpath).is_empty()
+    });
     let log = arena.text("log");
     match pace {
         Pace::Noticed => {
@@ -226,7 +232,7 @@ fn kill_in_order(order: &[Actor], pace: Pace) {
         }
         // Watcher and guard killed in the same moment: nobody is left to act, so the test lives on.
         Pace::AtOnce => {
-            assert!(["", "start\n"].contains(&log.as_str()), "{order:?}: {log}");
+            assert!(["", "start\n", "start\nstart\n"].contains(&log.as_str()), "{order:?}: {log}");
             send_kill(test);
             let _ = std::fs::remove_file(&clpath);
             let _ = std::fs::remove_dir_all(format!("{clpath}.d"));

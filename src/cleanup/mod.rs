@@ -1,1 +1,9 @@
 //! Cleanup management: buffer, snapshot, final script, state directory.
+//!
+//! [`buffer`], [`snapshot`], [`script`] and [`syntax`] are pure; [`store`] is where files are.
+
+pub mod buffer;
+pub mod script;
+pub mod snapshot;
+pub mod store;
+pub mod syntax;

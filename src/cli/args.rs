@@ -46,6 +46,34 @@ pub enum Command {
     Shim(ShimArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
+    /// What a harness's hook does: end this task's watchers and wait for them
+    #[command(hide = true)]
+    HarnessHook {
+        /// What the harness says, which is not needed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// What a running final script and the shim ask for
+    #[command(hide = true)]
+    Script(ScriptArgs),
+}
+
+/// What the shim passes as options, since it runs the binary in an empty environment: a single
+/// variable of more than 128 KiB would keep it from being executed at all (execve(2)).
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// The shell's state, and the entry's text in front of it, come through standard input
+    #[arg(long, hide = true)]
+    pub shell: bool,
+    /// The shell's `TESTWATCHER_CLPATH`
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub clpath: Option<PathBuf>,
+    /// The shell's `SUDO_UID`
+    #[arg(long, hide = true, value_name = "UID")]
+    pub sudo_uid: Option<u32>,
+    /// The shell's `XDG_RUNTIME_DIR`
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
 }
 
 /// `watch`.
@@ -96,14 +124,24 @@ pub struct AddArgs {
     /// Print the new entry's id
     #[arg(long)]
     pub print_id: bool,
+    /// The shell has parsed the text already
+    #[arg(long, hide = true)]
+    pub parsed: bool,
     /// Shell text; '-' reads it from standard input
-    #[arg(value_name = "TEXT", required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "TEXT", required_unless_present = "shell", allow_hyphen_values = true)]
     pub text: Vec<OsString>,
+    /// From the shim.
+    #[command(flatten)]
+    pub shell: ShellArgs,
 }
 
 /// `rehook`.
 #[derive(Debug, Args)]
-pub struct RehookArgs {}
+pub struct RehookArgs {
+    /// From the shim.
+    #[command(flatten)]
+    pub shell: ShellArgs,
+}
 
 /// `list`.
 #[derive(Debug, Args)]
@@ -127,6 +165,9 @@ pub struct RemoveArgs {
     /// Ids, as 'list' shows them
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
+    /// From the shim.
+    #[command(flatten)]
+    pub shell: ShellArgs,
 }
 
 /// `run`.
@@ -138,6 +179,9 @@ pub struct RunArgs {
     /// Ids, as 'list' shows them [default: all entries]
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
+    /// From the shim.
+    #[command(flatten)]
+    pub shell: ShellArgs,
 }
 
 /// `status`.
@@ -162,4 +206,52 @@ pub struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
     pub shell: String,
+}
+
+/// `script`: the protocol between a final script and the binary.
+///
+/// Exit status 10 means that the script on disk is another one now, and must be executed anew.
+#[derive(Debug, Args)]
+pub struct ScriptArgs {
+    /// What has happened
+    #[arg(value_enum)]
+    pub event: ScriptEvent,
+    /// The script's own path
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// The script runs some entries now, not the cleanup
+    #[arg(long)]
+    pub now: bool,
+    /// Which entries the script holds
+    #[arg(long, value_name = "NUMBER")]
+    pub fingerprint: Option<u64>,
+    /// The entry that has run
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Its exit status
+    #[arg(long, value_name = "STATUS", default_value_t = 0)]
+    pub status: u8,
+    /// The entry that the script would run next
+    #[arg(long, value_name = "ID")]
+    pub next: Option<String>,
+    /// From the shell.
+    #[command(flatten)]
+    pub shell: ShellArgs,
+}
+
+/// What a final script reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ScriptEvent {
+    /// It starts, or goes on in a new shell.
+    Begin,
+    /// An entry has run.
+    Strike,
+    /// An entry has ended the shell, or the buffer has changed: the shell's state follows.
+    Resume,
+    /// All entries have run.
+    Finish,
+    /// `rlJournalStart`: a state directory is wanted, and its path on standard output.
+    Prepare,
+    /// Nothing; whether a watcher is alive is asked (exit status 0 or 1).
+    Alive,
 }

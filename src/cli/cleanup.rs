@@ -1,10 +1,302 @@
 //! The subcommands that manage the buffer.
 
-use super::args::Command;
-use crate::error::{Error, Result};
+use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
+use super::caller::{
+    Caller, Hook, load_buffer, load_script, places, random_id, read_stdin, read_stream, snapshot_kept,
+    snapshot_without_shell,
+};
+use super::{print, render};
+use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
+use crate::cleanup::script::{self, Purpose};
+use crate::cleanup::snapshot::{Snapshot, Stream};
+use crate::cleanup::store::{BUFFER, Content, IfMissing, LOCK_DEADLINE, Locked, SCRIPT, Store};
+use crate::cleanup::syntax;
+use crate::error::{Error, Result, Status};
+use crate::hook::CLPATH_VAR;
+use clap::CommandFactory;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::process::{self, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The shim's text.
+const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
-pub fn dispatch(_dir: Option<PathBuf>, _command: Command) -> Result<()> {
-    Err(Error::usage("placeholder"))
+pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
+    // Whatever the test has set, nothing here is made for others to read.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    match command {
+        Command::Append(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
+        Command::Prepend(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
+        Command::Rehook(args) => rehook(&Caller::new(dir, Some(&args.shell)), args.shell.shell),
+        Command::List(args) => list(&Caller::new(dir, None), &args),
+        Command::Show(args) => show(&Caller::new(dir, None), &args),
+        Command::Remove(args) => remove(&Caller::new(dir, Some(&args.shell)), &args.ids),
+        Command::Clear => clear(&Caller::new(dir, None)),
+        Command::Run(args) => run(&Caller::new(dir, Some(&args.shell)), &args),
+        Command::Status(args) => render::status(&Caller::new(dir, None), args.json),
+        Command::Shim(args) => shim(&args),
+        Command::Completions(args) => completions(&args),
+        Command::Watch(_) | Command::Script(_) | Command::HarnessHook { .. } => Ok(()),
+    }
+}
+
+fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
+    let stream = args.shell.shell.then(read_stream).transpose()?;
+    let text = match &stream {
+        Some(stream) => stream.text.clone(),
+        None => text_of(args)?,
+    };
+    if text.trim_ascii().is_empty() {
+        return Err(Error::usage("the text of an entry must not be empty"));
+    }
+    if text.contains(&0) {
+        return Err(Error::usage("the text of an entry must not hold a NUL byte: bash cannot keep one"));
+    }
+    let store = caller.open(IfMissing::Make)?;
+    if !args.parsed {
+        check_syntax(&text, &snapshot_for(&store, stream.as_ref())?)?;
+    }
+    let locked = store.lock(LOCK_DEADLINE)?;
+    let mut buffer = load_buffer(&store)?;
+    let snapshot = snapshot_for(&store, stream.as_ref())?;
+    let entry = Entry {
+        id: random_id(),
+        time: Some(now()),
+        mark: if args.mark { Mark::Set } else { Mark::Unset },
+        cwd: std::env::current_dir().ok().map(|d| d.into_os_string().into_vec()),
+        text,
+    };
+    let id = buffer.add(entry, place);
+    caller.hook(&store.script_path())?;
+    save(&store, &locked, &buffer, &snapshot)?;
+    if args.print_id { print(format!("{id}\n").as_bytes()) } else { Ok(()) }
+}
+
+fn snapshot_for(store: &Store, stream: Option<&Stream>) -> Result<Snapshot> {
+    stream.map_or_else(|| snapshot_without_shell(store), |s| Ok(s.snapshot()))
+}
+
+/// The entry's text, from the command line or standard input.
+fn text_of(args: &AddArgs) -> Result<Vec<u8>> {
+    if args.argv {
+        return Ok(args.text.iter().map(quote_word).collect::<Vec<_>>().join(&b' '));
+    }
+    match &args.text[..] {
+        [only] if only == "-" => read_stdin(),
+        [only] => Ok(only.as_bytes().to_vec()),
+        _ => Err(Error::usage("an entry is one text: quote it, or give --argv -- CMD ARG…")),
+    }
+}
+
+fn quote_word(word: &OsString) -> Vec<u8> {
+    match word.to_str() {
+        Some(text) => shell_escape::unix::escape(text.into()).as_bytes().to_vec(),
+        None => syntax::quote(word.as_bytes()),
+    }
+}
+
+/// Lets the shell that will run the text read it, with the options and aliases it will have then.
+fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
+    let cannot = |e: &std::io::Error| Error::io("run", &snapshot.interpreter, e);
+    let mut file =
+        tempfile::NamedTempFile::new().map_err(|e| Error::io("write", std::env::temp_dir(), &e))?;
+    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, b"\n"].concat();
+    file.write_all(&script).map_err(|e| Error::io("write", file.path(), &e))?;
+    let answer = process::Command::new(&snapshot.interpreter)
+        .args(["--norc", "--noprofile"])
+        .arg(file.path())
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| cannot(&e))?;
+    if answer.status.success() {
+        return Ok(());
+    }
+    let head = script.len() - text.len() - 1;
+    let lines_before = script[..head].iter().filter(|&&b| b == b'\n').count();
+    let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+    let name = format!("{}: ", file.path().display());
+    let said: Vec<String> = said.lines().map(|l| from_line_one(l, &name, lines_before)).collect();
+    Err(Error::new(Status::Failed, format!("bash cannot parse this entry: {}", said.join("\n"))))
+}
+
+/// Bash's message, as it would be if the file held the entry alone and had no name.
+fn from_line_one(message: &str, name: &str, lines_before: usize) -> String {
+    let message = message.strip_prefix(name).unwrap_or(message);
+    let numbered = || {
+        let (number, rest) = message.strip_prefix("line ")?.split_once(':')?;
+        let number: usize = number.parse().ok()?;
+        Some(format!("line {}:{rest}", number.checked_sub(lines_before)?))
+    };
+    numbered().unwrap_or_else(|| message.to_owned())
+}
+
+/// Replaces buffer and final script.
+fn save(store: &Store, locked: &Locked, buffer: &Buffer, snapshot: &Snapshot) -> Result<()> {
+    let script = match buffer.is_empty() {
+        true => Vec::new(),
+        false => script::render(buffer, snapshot, &Purpose::Final, &places(store, SCRIPT)),
+    };
+    locked.replace(&[Content::buffer(&buffer.render()), Content::script(&script)])
+}
+
+/// With `shell`, the first line of the answer is a word for the shim, and the state that the shell
+/// sends is used where there are entries and no shell's state.
+fn rehook(caller: &Caller, shell: bool) -> Result<()> {
+    let stream = if shell { Stream::parse(&read_stdin()?) } else { None };
+    let store = caller.open(IfMissing::Make)?;
+    let locked = store.lock(LOCK_DEADLINE)?;
+    let buffer = load_buffer(&store)?;
+    let there = load_script(&store)?.map(|s| s.snapshot);
+    let snapshot = match (there, stream) {
+        (Some(snapshot), None) => snapshot,
+        (Some(snapshot), Some(_)) if snapshot.origin == crate::cleanup::snapshot::Origin::Shell => snapshot,
+        (_, Some(stream)) => stream.snapshot(),
+        (None, None) => snapshot_without_shell(&store)?,
+    };
+    save(&store, &locked, &buffer, &snapshot)?;
+    let hook = caller.hook(&store.script_path())?;
+    let word = match &hook {
+        Hook::Ours => "hooked",
+        Hook::NoWatcher => "alone",
+        Hook::Theirs(_) => "theirs",
+    };
+    let sentence = render::rehooked(&store, &buffer, &hook);
+    print(if shell { format!("{word}\n{sentence}\n") } else { format!("{sentence}\n") }.as_bytes())
+}
+
+fn list(caller: &Caller, args: &ListArgs) -> Result<()> {
+    let store = caller.open(IfMissing::Fail)?;
+    let buffer = existing_buffer(&store)?;
+    render::list(&buffer, args.json, now())
+}
+
+fn show(caller: &Caller, args: &ShowArgs) -> Result<()> {
+    let store = caller.open(IfMissing::Fail)?;
+    let name = if args.script { SCRIPT } else { BUFFER };
+    let bytes = store.read(name)?.ok_or_else(|| Error::no_buffer(store.path()))?;
+    print(&bytes)
+}
+
+/// A directory without the file is as good as none.
+fn existing_buffer(store: &Store) -> Result<Buffer> {
+    let bytes = store.read(BUFFER)?.ok_or_else(|| Error::no_buffer(store.path()))?;
+    Ok(Buffer::parse(&bytes))
+}
+
+fn remove(caller: &Caller, ids: &[String]) -> Result<()> {
+    let store = caller.open(IfMissing::Fail)?;
+    let locked = store.lock(LOCK_DEADLINE)?;
+    let mut buffer = existing_buffer(&store)?;
+    for id in known_ids(&buffer, ids)? {
+        buffer.remove(&id);
+    }
+    let snapshot = snapshot_kept(&store)?;
+    save(&store, &locked, &buffer, &snapshot)
+}
+
+fn clear(caller: &Caller) -> Result<()> {
+    let store = caller.open(IfMissing::Fail)?;
+    let locked = store.lock(LOCK_DEADLINE)?;
+    let mut buffer = existing_buffer(&store)?;
+    buffer.clear();
+    let snapshot = snapshot_kept(&store)?;
+    save(&store, &locked, &buffer, &snapshot)
+}
+
+/// All of them, or none and an error that names the first unknown one.
+fn known_ids(buffer: &Buffer, ids: &[String]) -> Result<Vec<Id>> {
+    let known = |text: &String| {
+        let id: Id = text.parse().map_err(Error::usage)?;
+        match buffer.get(&id) {
+            Some(_) => Ok(id),
+            None => Err(Error::new(
+                Status::Failed,
+                format!("there is no entry '{id}': 'rl-cleanup list' shows them"),
+            )),
+        }
+    };
+    ids.iter().map(known).collect()
+}
+
+fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
+    let stream = args.shell.shell.then(read_stream).transpose()?;
+    let store = caller.open(IfMissing::Fail)?;
+    let name = format!("run-{}.sh", process::id());
+    let (purpose, snapshot) = {
+        let locked = store.lock(LOCK_DEADLINE)?;
+        let buffer = existing_buffer(&store)?;
+        let purpose = Purpose::Now(chosen(&buffer, args)?);
+        let snapshot = snapshot_for(&store, stream.as_ref())?;
+        let bytes = script::render(&buffer, &snapshot, &purpose, &places(&store, &name));
+        locked.write(Content { name: &name, ..Content::script(&bytes) })?;
+        (purpose, snapshot)
+    };
+    let mut command = process::Command::new(&snapshot.interpreter);
+    command.arg(store.path().join(&name));
+    if let Some(clpath) = caller.clpath() {
+        command.env(CLPATH_VAR, clpath.path());
+    }
+    let ended = command.status().map_err(|e| Error::io("run", &snapshot.interpreter, &e));
+    let locked = store.lock(LOCK_DEADLINE)?;
+    locked.remove(&name);
+    let buffer = load_buffer(&store)?;
+    save(&store, &locked, &buffer, &load_script(&store)?.map_or(snapshot, |s| s.snapshot))?;
+    let left = purpose.select(&buffer).len();
+    match ended? {
+        _ if left > 0 => Err(Error::new(
+            Status::Failed,
+            format!("{left} of the entries did not run: they stay in the buffer"),
+        )),
+        status if status.success() => Ok(()),
+        _ => Err(Error::new(Status::Failed, "at least one of the entries failed; all have been removed")),
+    }
+}
+
+fn chosen(buffer: &Buffer, args: &RunArgs) -> Result<Vec<Id>> {
+    let entries = buffer.entries();
+    if args.to_mark {
+        let marked = entries.iter().position(|e| e.mark == Mark::Set);
+        let marked = marked
+            .ok_or_else(|| Error::new(Status::Failed, "no entry is marked: 'prepend --mark' sets a mark"))?;
+        return Ok(entries[..=marked].iter().map(|e| e.id.clone()).collect());
+    }
+    if args.ids.is_empty() {
+        return Ok(entries.iter().map(|e| e.id.clone()).collect());
+    }
+    known_ids(buffer, &args.ids)
+}
+
+fn shim(args: &ShimArgs) -> Result<()> {
+    let binary = std::env::current_exe().map_err(|e| Error::io("find", "rl-cleanup", &e))?;
+    if !args.path {
+        let baked = [b"__rlc_baked=", &syntax::quote(binary.as_os_str().as_bytes())[..], b"\n"].concat();
+        return print(&[&baked, SHIM.as_bytes()].concat());
+    }
+    let installed =
+        binary.parent().and_then(|d| d.parent()).map(|prefix| prefix.join("share/rl-cleanup/rl-cleanup.sh"));
+    match installed.filter(|p| p.exists()) {
+        Some(path) => print(&[path.as_os_str().as_bytes(), b"\n"].concat()),
+        None => Err(Error::new(Status::Failed, "the shim is not installed: use eval \"$(rl-cleanup shim)\"")),
+    }
+}
+
+fn completions(args: &CompletionsArgs) -> Result<()> {
+    let mut command = Cli::command();
+    let mut text = Vec::new();
+    let shell = match args.shell.as_str() {
+        "zsh" => clap_complete::Shell::Zsh,
+        "fish" => clap_complete::Shell::Fish,
+        _ => clap_complete::Shell::Bash,
+    };
+    clap_complete::generate(shell, &mut command, "rl-cleanup", &mut text);
+    print(&text)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -1,7 +1,10 @@
 //! Arguments in, text or JSON and an exit status out. Owns dispatch; all work is done below.
 
 pub mod args;
+mod caller;
 mod cleanup;
+mod render;
+mod script;
 mod watch;
 
 use crate::error::{Error, Result, Status};
@@ -26,7 +29,7 @@ With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
 /// `rl-cleanup`.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    if let Some(status) = crate::watch::guard_or_sentinel(&args) {
+    if let Some(status) = own_process(&args) {
         return ExitCode::from(status);
     }
     let cli = match Cli::try_parse_from(args) {
@@ -39,23 +42,33 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Watch(args) => watch::watch(args),
-        command => finish(cleanup::dispatch(cli.dir, command)),
+        Command::HarnessHook { .. } => {
+            crate::harness::dropin::end_task();
+            ExitCode::SUCCESS
+        }
+        Command::Script(args) => finish(script::dispatch(cli.dir, args)),
+        command => finish(cleanup::dispatch(cli.dir, command).map(|()| 0)),
     }
 }
 
 /// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
 pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    match crate::watch::guard_or_sentinel(&args) {
+    match own_process(&args) {
         Some(status) => ExitCode::from(status),
         None => watch::testwatcher(args.into_iter()),
     }
 }
 
+/// What is started under a name of ours: a guard, a sentinel, a hook.
+fn own_process(args: &[OsString]) -> Option<u8> {
+    crate::watch::guard_or_sentinel(args).or_else(|| crate::harness::dropin::is_run_as(args))
+}
+
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.
-fn finish(result: Result<()>) -> ExitCode {
+fn finish(result: Result<u8>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             complain(&error);
             ExitCode::from(error.status() as u8)

@@ -101,7 +101,9 @@ fn write_script(folder: &Path, file: &Path, pid: Pid, start: u64) -> std::io::Re
     let mut new = tempfile::Builder::new().prefix(".rl-cleanup-").tempfile_in(folder)?;
     let quoted = quote(program.as_os_str());
     let mut text = b"#!/bin/bash\n".to_vec();
-    text.extend(format!("# Of the test watcher {pid} ({start}) for its lifetime; harmless without it.\n").bytes());
+    text.extend(
+        format!("# Of the test watcher {pid} ({start}) for its lifetime; harmless without it.\n").bytes(),
+    );
     text.extend(b"[ -x ".iter().chain(&quoted).chain(b" ] || exit 0\n"));
     text.extend(format!("exec -a {HOOK_NAME} ").bytes().chain(quoted.iter().copied()).chain(*b" \"$@\"\n"));
     new.write_all(&text)?;
@@ -125,7 +127,8 @@ fn quote(word: &OsStr) -> Vec<u8> {
 
 /// The missing ones, the innermost first.
 fn make_directories(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let missing: Vec<PathBuf> = folder.ancestors().take_while(|dir| !dir.exists()).map(Path::to_owned).collect();
+    let missing: Vec<PathBuf> =
+        folder.ancestors().take_while(|dir| !dir.exists()).map(Path::to_owned).collect();
     for (done, dir) in missing.iter().rev().enumerate() {
         if let Err(error) = fs::create_dir(dir) {
             remove_directories(&missing[missing.len() - done..]);
@@ -348,7 +351,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         let (bad, good) = (dir.path().join("file/hooks"), dir.path().join("a/b/c"));
-        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![bad.clone(), good.clone()])).unwrap() else {
+        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![bad.clone(), good.clone()])).unwrap()
+        else {
             panic!("needless")
         };
         assert_eq!(names(&good).len(), 1);

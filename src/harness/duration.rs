@@ -96,7 +96,9 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(secs), "{text}");
         }
-        for text in ["", " ", "abc", "1.5h", "5x", "*", "*2m", "-5", "5mm", " 5m", "1h,2m", "99999999999999999999"] {
+        for text in
+            ["", " ", "abc", "1.5h", "5x", "*", "*2m", "-5", "5mm", " 5m", "1h,2m", "99999999999999999999"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }

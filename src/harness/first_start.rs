@@ -145,6 +145,8 @@ mod tests {
         fs::write(dir.path().join(FILE), "half").unwrap();
         assert!(FirstStart::remembered(Some(dir.path()), Turn::Later).age() <= SESSION_AGE_MAX);
         assert!(FirstStart::remembered(None, Turn::Later).age() <= SESSION_AGE_MAX);
-        assert!(FirstStart::remembered(Some(Path::new("/nonexistent")), Turn::First).age() <= SESSION_AGE_MAX);
+        assert!(
+            FirstStart::remembered(Some(Path::new("/nonexistent")), Turn::First).age() <= SESSION_AGE_MAX
+        );
     }
 }

@@ -5,8 +5,8 @@
 //! result is reported to it. Must not know what a watcher does with any of that, and starts nothing.
 
 mod beah;
-mod duration;
 pub mod dropin;
+mod duration;
 mod first_start;
 mod hold;
 pub mod lifeline;
@@ -206,7 +206,10 @@ mod tests {
             return;
         }
         assert_eq!(name(Choice::Auto, &[("TASKID", "7"), ("TESTID", "7")]), "none");
-        assert_eq!(name(Choice::Auto, &[("TASKID", "7"), ("RHTSDIR", "/x"), ("RSTRNT_MAXTIME", "9")]), "none");
+        assert_eq!(
+            name(Choice::Auto, &[("TASKID", "7"), ("RHTSDIR", "/x"), ("RSTRNT_MAXTIME", "9")]),
+            "none"
+        );
         assert_eq!(name(Choice::Auto, &[("RHTSDIR", "/x")]), "none");
     }
 

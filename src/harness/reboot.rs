@@ -25,7 +25,8 @@ fn init_shuts_down(root: &Path) -> bool {
 /// `shutdown -r now` and the like (shutdown(8), systemd-logind(8)): `USEC=` is the wall clock's time.
 fn is_scheduled_soon(root: &Path) -> bool {
     let text = fs::read_to_string(root.join("run/systemd/shutdown/scheduled")).unwrap_or_default();
-    let at = text.lines().find_map(|line| line.strip_prefix("USEC=")?.parse().ok()).map(Duration::from_micros);
+    let at =
+        text.lines().find_map(|line| line.strip_prefix("USEC=")?.parse().ok()).map(Duration::from_micros);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     at.is_some_and(|at| at <= now + SOON)
 }

@@ -19,11 +19,7 @@ pub fn warning(harness: &dyn Harness, name: &str) -> Option<Vec<OsString>> {
     words(&chosen, &in_path, name)
 }
 
-fn words(
-    chosen: &OsStr,
-    in_path: &dyn Fn(&str) -> Option<PathBuf>,
-    name: &str,
-) -> Option<Vec<OsString>> {
+fn words(chosen: &OsStr, in_path: &dyn Fn(&str) -> Option<PathBuf>, name: &str) -> Option<Vec<OsString>> {
     let chosen = split(chosen);
     let tail = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
     if !chosen.is_empty() {

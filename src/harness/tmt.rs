@@ -84,7 +84,9 @@ impl Harness for Tmt {
     fn limit(&self) -> Result<Limit> {
         let Some(text) = self.field("duration") else { return Ok(Limit::None) };
         let Some(total) = duration::parse(&text) else {
-            return Ok(Limit::Unusable(format!("tmt's duration '{text}' is none: no time limit of tmt's is kept")));
+            return Ok(Limit::Unusable(format!(
+                "tmt's duration '{text}' is none: no time limit of tmt's is kept"
+            )));
         };
         let margin = margin(self.margin.as_deref(), total)?;
         if margin >= total {
@@ -191,7 +193,14 @@ link: null
         assert_eq!(top_level(METADATA, "duration").as_deref(), Some("10s"));
         assert_eq!(top_level(METADATA, "framework").as_deref(), Some("beakerlib"));
         assert_eq!(top_level("duration: 5\n", "duration").as_deref(), Some("5"));
-        for text in ["", "a: duration\n", "- duration: 5\n", "a: [b\nduration: 5\n", "duration: [5]\n", "x: {duration: 1}"] {
+        for text in [
+            "",
+            "a: duration\n",
+            "- duration: 5\n",
+            "a: [b\nduration: 5\n",
+            "duration: [5]\n",
+            "x: {duration: 1}",
+        ] {
             assert_eq!(top_level(text, "duration"), None, "{text}");
         }
     }
@@ -203,7 +212,11 @@ link: null
         }
         assert_eq!(margin(Some("7".as_ref()), 3600).unwrap(), 7);
         for bad in ["0", "-1", "1s", " 5", "+5", "x"] {
-            assert_eq!(margin(Some(bad.as_ref()), 60).unwrap_err().status(), crate::error::Status::Usage, "{bad}");
+            assert_eq!(
+                margin(Some(bad.as_ref()), 60).unwrap_err().status(),
+                crate::error::Status::Usage,
+                "{bad}"
+            );
         }
     }
 
@@ -236,7 +249,10 @@ link: null
         assert_eq!(wrapper(format!("77 {}\n", request.display())), Some(Pid::from_raw(77)));
         assert_eq!(wrapper("77 /another/request\n".into()), None);
         for text in ["", "77\n", "x y\n", "1 "] {
-            assert_eq!(wrapper(format!("{text}{}", if text == "1 " { request.to_str().unwrap() } else { "" })), None);
+            assert_eq!(
+                wrapper(format!("{text}{}", if text == "1 " { request.to_str().unwrap() } else { "" })),
+                None
+            );
         }
     }
 

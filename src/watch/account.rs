@@ -129,7 +129,7 @@ impl Account {
 #[must_use]
 pub(super) fn exit_status(state: &State, account: &Account, answer: Answer) -> u8 {
     let status = match state.outcome {
-        _ if state.fate == Fate::Postponed => return 128 + 15,
+        _ if matches!(state.fate, Fate::Postponed | Fate::LeftAlone) => return 128 + 15,
         Some(Outcome::Interrupted) => 130,
         Some(Outcome::Watchdog | Outcome::Deadline | Outcome::WatcherLost) => 124,
         Some(Outcome::Ended(exit)) if exit.shell_status() != 0 => exit.shell_status(),
@@ -146,7 +146,7 @@ fn cleanup_status(fate: Fate, account: &Account, answer: Answer) -> u8 {
         Fate::Finished(Exit::Signal(_)) => 121,
         Fate::Finished(_) if account.broke_off() => 121,
         Fate::Finished(exit) if answer == Answer::Strict && account.an_entry_failed(exit) => 121,
-        Fate::Finished(_) | Fate::Absent | Fate::Pending | Fate::Postponed => 0,
+        Fate::Finished(_) | Fate::Absent | Fate::Pending | Fate::Postponed | Fate::LeftAlone => 0,
     }
 }
 
@@ -190,10 +190,11 @@ mod tests {
             (Outcome::Watchdog, clean, 124),
             (Outcome::Deadline, Fate::Unusable, 124),
             (zero, Fate::Postponed, 143),
+            (Outcome::Interrupted, Fate::LeftAlone, 143),
         ] {
             let state = state(outcome, fate);
             assert_eq!(exit_status(&state, &account, Answer::Plain), want, "{outcome:?} {fate:?}");
-            let with_zero = if fate == Fate::Postponed { 143 } else { 0 };
+            let with_zero = if want == 143 { 143 } else { 0 };
             assert_eq!(exit_status(&state, &account, Answer::Zero), with_zero, "{outcome:?} {fate:?}");
         }
     }

@@ -16,11 +16,16 @@ use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2, read, write};
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// `argv[0]` of a guard.
 pub const GUARD_NAME: &str = "rl-cleanup-guard";
 /// Where a guard keeps the standard input for the cleanup; its own is the line.
 const KEPT_STDIN: RawFd = 20;
+
+/// How often, and how far apart, somebody who is being born is looked for.
+const BIRTH_LOOKS: u8 = 10;
+const BIRTH_LOOK: Duration = Duration::from_millis(5);
 
 /// The watcher's end.
 pub struct Guard {
@@ -41,24 +46,28 @@ pub enum Word {
     Cleanup(Pid),
     /// The cleanup is being killed.
     CleanupKilling,
+    /// The cleanup's log begins at this byte and has been passed on up to that one.
+    Copied(u64, u64),
     /// Leave, and do nothing.
     Leave,
 }
 
 impl Guard {
-    /// Starts a guard. `stdin` is the descriptor that the cleanup is to read.
+    /// Starts a guard. `stdin` is the descriptor that the cleanup is to read, `tie` what it has to
+    /// know of the harness.
     ///
     /// # Errors
     /// No descriptor or process is to be had, or this program's file cannot be found.
     pub fn start(
         clpath: &ClPath,
+        tie: OsString,
         options: &Options,
         inheritance: &Inheritance,
         stdin: RawFd,
     ) -> Result<Self, String> {
         let program = own_program().ok_or("this program's own file cannot be found")?;
         let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.desc().to_owned())?;
-        let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into()];
+        let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into(), tie];
         argv.extend(options.to_words());
         let env: Vec<_> = std::env::vars_os().collect();
         let launch = Launch {
@@ -92,6 +101,7 @@ impl Word {
             Self::Tested(outcome) => format!("tested {}\n", outcome.text()),
             Self::Cleanup(pid) => format!("cleanup {pid}\n"),
             Self::CleanupKilling => "cleanup-killing\n".into(),
+            Self::Copied(from, done) => format!("copied {from}-{done}\n"),
             Self::Leave => "leave\n".into(),
         }
     }
@@ -105,6 +115,10 @@ impl Word {
             "tested" => Some(Self::Tested(Outcome::parse(rest)?)),
             "cleanup" => Some(Self::Cleanup(pid()?)),
             "cleanup-killing" => Some(Self::CleanupKilling),
+            "copied" => {
+                let (from, done) = rest.split_once('-')?;
+                Some(Self::Copied(from.parse().ok()?, done.parse().ok()?))
+            }
             "leave" => Some(Self::Leave),
             _ => None,
         }
@@ -120,6 +134,8 @@ pub struct Inheriting {
     pub test: Option<Pid>,
     /// The cleanup's leader.
     pub cleanup: Option<Pid>,
+    /// Where the cleanup's log began, and up to where it was passed on.
+    pub copied: Option<(u64, u64)>,
 }
 
 /// Listens until the watcher is gone. `None`: it told us to leave.
@@ -146,21 +162,26 @@ pub fn listen(clpath: &ClPath) -> Option<Inheriting> {
 /// What the words so far, and the processes that are there, amount to.
 fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
     let (mut test, mut cleanup, mut outcome, mut last) = (None, None, Outcome::WatcherLost, None);
+    let mut copied = None;
     for word in words {
         match *word {
             Word::Test(pid) => test = Some(pid),
             Word::Cleanup(pid) => cleanup = Some(pid),
             Word::Killing(why) | Word::Tested(why) => outcome = why,
             Word::CleanupKilling => {}
+            Word::Copied(from, done) => {
+                copied = Some((from, done));
+                continue;
+            }
             Word::Leave => return None,
         }
         last = Some(*word);
     }
     let found = match last {
         None => {
-            // It died before it could name the test; without one there is nothing to do but to sweep.
+            // It died before it could name the test. One that is over by now may have hooked something.
             test = find_leader(clpath, false);
-            Found::Test
+            if test.is_some() { Found::Test } else { Found::Tested(outcome) }
         }
         Some(Word::Test(_)) => Found::Test,
         Some(Word::Killing(_)) => Found::Killing(outcome),
@@ -169,19 +190,28 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
             if cleanup.is_some() { Found::Cleanup(outcome) } else { Found::Tested(outcome) }
         }
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
-        Some(Word::CleanupKilling | Word::Leave) => Found::CleanupKilling(outcome),
+        Some(Word::CleanupKilling | Word::Copied(..) | Word::Leave) => Found::CleanupKilling(outcome),
     };
-    Some(Inheriting { found, test, cleanup })
+    Some(Inheriting { found, test, cleanup, copied })
 }
 
 /// The group leader that was started with our CLPATH: the cleanup if it was told an outcome, else
 /// the test. The oldest one, as it may have started groups of its own.
+///
+/// The kernel closes the line in the middle of execve(2) and shows the new environment only at its
+/// end, so somebody who is just being born is looked for a few times.
 fn find_leader(clpath: &ClPath, told_outcome: bool) -> Option<Pid> {
-    processes()
-        .filter(|p| p.pid == p.group && has_in_environment(p.pid, CLPATH_VAR, clpath.path().as_os_str()))
-        .filter(|p| has_variable(p.pid, OUTCOME_VAR) == told_outcome)
-        .min_by_key(|p| start_time(p.pid))
-        .map(|p| p.pid)
+    for _ in 0..BIRTH_LOOKS {
+        let found = processes()
+            .filter(|p| p.pid == p.group && has_in_environment(p.pid, CLPATH_VAR, clpath.path().as_os_str()))
+            .filter(|p| has_variable(p.pid, OUTCOME_VAR) == told_outcome)
+            .min_by_key(|p| start_time(p.pid));
+        if let Some(leader) = found {
+            return Some(leader.pid);
+        }
+        std::thread::sleep(BIRTH_LOOK);
+    }
+    None
 }
 
 /// The descriptor that the cleanup reads when a guard starts it.
@@ -211,6 +241,7 @@ mod tests {
             Word::Tested(Outcome::Ended(Exit::Code(3))),
             Word::Cleanup(pid),
             Word::CleanupKilling,
+            Word::Copied(7, 4096),
             Word::Leave,
         ] {
             assert_eq!(Word::parse(word.render().trim_end()), Some(word));
@@ -225,7 +256,7 @@ mod tests {
         let (test, cleanup) = (Pid::from_raw(7), Pid::from_raw(8));
         let ended = Outcome::Ended(Exit::Code(0));
         for (words, found) in [
-            (vec![], Found::Test),
+            (vec![], Found::Tested(Outcome::WatcherLost)),
             (vec![Word::Test(test)], Found::Test),
             (
                 vec![Word::Test(test), Word::Killing(Outcome::Interrupted)],

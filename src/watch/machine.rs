@@ -124,8 +124,10 @@ pub enum Fate {
     Finished(Exit),
     /// It was killed, or never started because time was up.
     Cut,
-    /// The machine goes down: it waits for the next boot.
+    /// A reboot was asked for: it waits for the next boot.
     Postponed,
+    /// SIGTERM: whatever runs goes on, and whatever does not waits for the next boot.
+    LeftAlone,
 }
 
 /// What the loop saw.
@@ -404,7 +406,7 @@ impl State {
     }
 
     fn leave(self) -> Step {
-        let state = Self { phase: Phase::Done, fate: Fate::Postponed, ..self };
+        let state = Self { phase: Phase::Done, fate: Fate::LeftAlone, ..self };
         (state, vec![Action::Say(Notice::Leaving), Action::Finish])
     }
 

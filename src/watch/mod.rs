@@ -4,21 +4,24 @@
 //! decided in [`machine`] alone; how it is done, in the rooms beside it.
 
 mod account;
+mod follow;
 mod guard;
 mod inherit;
 pub mod machine;
 pub mod options;
 mod process;
+mod reports;
 mod script;
 mod signals;
 mod summary;
 mod terminal;
+mod ties;
 mod voice;
 
 pub use voice::Volume;
 
 use crate::error::{Error, Result, Status};
-use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, OUTCOME_VAR, boottime_ns};
+use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
 use guard::{Guard, Word};
@@ -37,6 +40,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
+use ties::Ties;
 use voice::Voice;
 
 /// How long the killed ones may take to be gone before the cleanup starts all the same.
@@ -59,8 +63,10 @@ pub fn watch(options: Options) -> Result<u8> {
     let (signals, mask) = Signals::block().map_err(own_failure)?;
     let inheritance = Inheritance::caught(mask);
     let voice = Voice::new(options.volume);
+    let ties = Ties::of_watcher(&options, voice)?;
     let clpath = make_clpath(voice)?;
     let mut watcher = Watcher::new(options, signals, inheritance, clpath)?;
+    watcher.ties = ties;
     // Orphans of the test come to us, so that they can be waited for (prctl(2)).
     let _ = nix::sys::prctl::set_child_subreaper(true);
     watcher.start_guard();
@@ -82,7 +88,8 @@ pub fn guard_or_sentinel(args: &[OsString]) -> Option<u8> {
     if name != guard::GUARD_NAME {
         return None;
     }
-    let (clpath, options) = (ClPath::new(args.get(1)?), Options::from_words(&args[2..])?);
+    let (clpath, ties) = (ClPath::new(args.get(1)?), Ties::of_guard(args.get(2)?)?);
+    let options = Options::from_words(&args[3..])?;
     // Blocked from the start: SIGTERM to everything means a reboot, and the watcher will say so.
     let (signals, mask) = Signals::block().ok()?;
     let Some(inheriting) = guard::listen(&clpath) else { return Some(0) };
@@ -90,6 +97,7 @@ pub fn guard_or_sentinel(args: &[OsString]) -> Option<u8> {
     let mut watcher = Watcher::new(options, signals, inheritance, clpath).ok()?;
     let _ = nix::sys::prctl::set_child_subreaper(true);
     watcher.stdin = guard::kept_stdin();
+    watcher.ties = ties;
     watcher.start_guard();
     Some(watcher.take_over(inheriting))
 }
@@ -171,6 +179,7 @@ struct Watcher {
     inheritance: Inheritance,
     signals: Signals,
     alarms: Alarms,
+    ties: Ties,
     clpath: ClPath,
     stdin: RawFd,
     terminal: Option<Terminal>,
@@ -193,6 +202,7 @@ impl Watcher {
         Ok(Self {
             voice: Voice::new(options.volume),
             alarms: Alarms::new().map_err(own_failure)?,
+            ties: Ties::none(),
             terminal: Terminal::open(),
             state: State::watching(reach),
             account: Account::new(boottime_ns()),
@@ -212,7 +222,7 @@ impl Watcher {
 
     /// From now on a SIGKILL of this process is noticed.
     fn start_guard(&mut self) {
-        match Guard::start(&self.clpath, &self.options, &self.inheritance, self.stdin) {
+        match Guard::start(&self.clpath, self.ties.word(), &self.options, &self.inheritance, self.stdin) {
             Ok(guard) => self.guard = Some(guard),
             Err(why) => {
                 self.guard = None;
@@ -235,6 +245,11 @@ impl Watcher {
         }
         self.guards_left -= 1;
         self.start_guard();
+        self.brief_guard();
+    }
+
+    /// Tells a new guard where we are.
+    fn brief_guard(&self) {
         if let Some(test) = &self.test {
             self.tell_guard(Word::Test(test.group.leader()));
         }
@@ -247,6 +262,9 @@ impl Watcher {
                 self.tell_guard(Word::Tested(outcome));
                 if let Some(cleanup) = &self.cleanup {
                     self.tell_guard(Word::Cleanup(cleanup.group.leader()));
+                }
+                if let Some((from, done)) = self.ties.place() {
+                    self.tell_guard(Word::Copied(from, done));
                 }
                 if self.state.phase == Phase::CleanupKilling {
                     self.tell_guard(Word::CleanupKilling);
@@ -269,9 +287,11 @@ impl Watcher {
             Ok(pid) => {
                 self.tell_guard(Word::Test(pid));
                 self.test = Some(Ward::child(pid));
-                if let Some(limit) = self.options.time_limit {
-                    self.alarms.set(Alarm::TestLimit, Duration::from_secs(limit.as_secs()));
+                let own = self.options.time_limit.map(|limit| Duration::from_secs(limit.as_secs()));
+                if let Some(limit) = self.ties.test_limit(own, self.voice) {
+                    self.alarms.set(Alarm::TestLimit, limit);
                 }
+                self.tend();
                 self.publish();
                 Ok(())
             }
@@ -318,8 +338,8 @@ impl Watcher {
             test: self.test.as_ref().map(|t| t.group.leader()),
             test_deadline: self.alarms.due_at(Alarm::TestLimit),
             cleanup_deadline: self.alarms.due_at(Alarm::CleanupLimit),
-            harness: "none".to_owned(),
-            task: String::new(),
+            harness: self.ties.name(),
+            task: self.ties.task(),
         }
     }
 
@@ -332,15 +352,28 @@ impl Watcher {
             self.test = Some(Ward { ended: true, ..Ward::child(leader) });
         }
         self.account.watcher_lost();
-        let nothing_started = self.test.is_none() && found.found == Found::Test;
+        // Killed before it started anything: nothing to say, only to sweep.
+        let nothing_started = found.test.is_none()
+            && matches!(found.found, Found::Tested(Outcome::WatcherLost))
+            && self.clpath.read().is_ok_and(|hooked| hooked == Hooked::Nothing);
         let cleanup_over = self.cleanup.is_none() && matches!(found.found, Found::Cleanup(_));
-        let (state, actions) = State::taking_over(found.found, self.state.reach);
+        self.ties.take_over();
+        let (state, actions) = match found.found {
+            Found::Cleanup(_) | Found::CleanupKilling(_) => State::taking_over(found.found, self.state.reach),
+            _ if self.ties.reboots() => State::watching(self.state.reach).step(Event::Reboot),
+            _ => State::taking_over(found.found, self.state.reach),
+        };
         self.state = state;
         if nothing_started {
             return self.wind_up();
         }
         self.voice.warn("the watcher was killed; its guard goes on");
+        self.brief_guard();
         self.publish();
+        self.account.log = script::find_log(&self.clpath)
+            .zip(found.copied)
+            .and_then(|(log, (from, done))| self.ties.follow(log, from, done));
+        self.tend();
         for action in actions {
             self.perform(action);
         }
@@ -377,6 +410,7 @@ impl Watcher {
         let readable = {
             let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.alarms.as_fd()];
             fds.extend(self.terminal.as_ref().and_then(Terminal::ears));
+            fds.extend(self.ties.fds());
             let wards = [&self.test, &self.cleanup].into_iter().flatten().filter(|w| !w.ended);
             fds.extend(wards.filter_map(|w| w.adopted.as_ref()).map(AsFd::as_fd));
             let mut fds: Vec<PollFd<'_>> =
@@ -393,6 +427,7 @@ impl Watcher {
             self.on_signal(signal);
         }
         self.look_at_adopted();
+        self.queue.extend(self.ties.look());
         for alarm in self.alarms.over() {
             self.on_alarm(alarm);
         }
@@ -401,9 +436,9 @@ impl Watcher {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::SIGINT | Signal::SIGQUIT => self.queue.push_back(Event::Interrupt),
-            // nohup: as if it had never come.
-            Signal::SIGHUP if self.inheritance.sighup_ignored => {}
-            Signal::SIGHUP => self.queue.push_back(Event::Watchdog),
+            // nohup: as if it had never come. A harness that says so means it.
+            Signal::SIGHUP if self.inheritance.sighup_ignored && !self.ties.is_bound() => {}
+            Signal::SIGHUP => self.queue.push_back(self.ties.time_is_up()),
             Signal::SIGTERM => self.queue.push_back(match self.options.sigterm {
                 SigtermPolicy::Exit => Event::Terminate,
                 SigtermPolicy::Interrupt => Event::Interrupt,
@@ -423,6 +458,7 @@ impl Watcher {
             Alarm::Stop => self.suspend(Signal::SIGTSTP),
             Alarm::Look => self.look(),
             Alarm::Patience => self.lose_patience(),
+            Alarm::Tend => self.tend(),
         }
     }
 
@@ -437,6 +473,8 @@ impl Watcher {
                 if matches!(change, Change::Ended(_)) {
                     self.replace_sentinel();
                 }
+            } else if matches!(change, Change::Ended(_)) && self.ties.reports.ended(pid) {
+                // Nobody waits for what the harness made of it.
             } else if leads(&self.test) {
                 self.on_test_change(change);
             } else if leads(&self.cleanup) {
@@ -464,6 +502,8 @@ impl Watcher {
                     test.ended = true;
                 }
                 self.account.test_ended(exit, boottime_ns());
+                // It may have asked for a reboot and gone, sooner than anybody could stop it.
+                self.queue.extend(self.ties.reboot_requested().then_some(Event::Reboot));
                 self.queue.push_back(Event::TestEnded(exit));
             }
             Change::Stopped(signal) => self.on_stop(signal),
@@ -558,7 +598,13 @@ impl Watcher {
     /// Our own helpers, which are children but no part of the test.
     fn ours(&self) -> Vec<Pid> {
         let sentinel = self.terminal.as_ref().and_then(Terminal::sentinel);
-        self.guard.as_ref().map(Guard::pid).into_iter().chain(sentinel).collect()
+        self.guard
+            .as_ref()
+            .map(Guard::pid)
+            .into_iter()
+            .chain(sentinel)
+            .chain(self.ties.reports.pids())
+            .collect()
     }
 
     /// Who is left of the hunted.
@@ -625,7 +671,10 @@ impl Watcher {
             terminal.forget_group();
         }
         self.account.left_behind = self.left_behind();
-        let (event, started) = match script::start(&self.clpath, |log| self.cleanup_launch(outcome, log)) {
+        let diverted = self.ties.diverted();
+        let launch = |log| self.cleanup_launch(outcome, &diverted, log);
+        let output = if diverted.is_empty() { script::Output::Inherited } else { script::Output::Log };
+        let (event, started) = match script::start(&self.clpath, output, launch) {
             script::Start::Nothing => (Some(Event::NothingHooked), None),
             script::Start::Cannot(why) => {
                 self.voice.warn(&why);
@@ -635,6 +684,7 @@ impl Watcher {
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
+                let log = log.and_then(|(path, from)| self.ties.follow(path, from, from));
                 self.account.cleanup_started(boottime_ns(), log);
                 (None, Some(pid))
             }
@@ -642,6 +692,7 @@ impl Watcher {
         self.queue.extend(event);
         if let Some(pid) = started {
             self.tell_guard(Word::Cleanup(pid));
+            self.tend();
             self.cleanup = Some(Ward::child(pid));
             self.alarms.set(Alarm::Grace, GRACE);
             if let Some(limit) = self.options.cleanup_limit {
@@ -650,13 +701,13 @@ impl Watcher {
         }
     }
 
-    fn cleanup_launch(&self, outcome: Outcome, log: Option<RawFd>) -> script::Run {
+    fn cleanup_launch(&self, outcome: Outcome, diverted: &[RawFd], log: Option<RawFd>) -> script::Run {
         let mut descriptors = Vec::new();
         if self.stdin != 0 {
             descriptors.push((self.stdin, 0));
         }
         if let Some(log) = log {
-            descriptors.extend(voice::dead_outputs().into_iter().map(|fd| (log, fd)));
+            descriptors.extend(diverted.iter().map(|fd| (log, *fd)));
         }
         script::Run { env: self.environment(Some(outcome)), inheritance: self.inheritance, descriptors }
     }
@@ -699,6 +750,8 @@ impl Watcher {
             Notice::RebootAsked => "a reboot was asked for: the cleanup waits for the next boot".to_owned(),
         };
         self.voice.note(&line);
+        self.ties.report(notice, &self.inheritance);
+        self.tend();
     }
 
     /// The group that runs now.
@@ -715,7 +768,9 @@ impl Watcher {
         let Some(terminal) = &mut self.terminal else { return };
         match terminal.hear(patience) {
             Some(Heard::Interrupt) => self.queue.push_back(Event::Interrupt),
-            Some(Heard::Hangup) if !self.inheritance.sighup_ignored => self.queue.push_back(Event::Watchdog),
+            Some(Heard::Hangup) if !self.inheritance.sighup_ignored || self.ties.is_bound() => {
+                self.queue.push_back(self.ties.time_is_up());
+            }
             // The group stops by itself, an editor after putting the screen in order, and its leader
             // tells; one that ignores ^Z is stopped when that has not happened for a moment.
             Some(Heard::Stop) => self.alarms.set(Alarm::Stop, STOP_BY_ITSELF),
@@ -787,15 +842,16 @@ impl Watcher {
 
     /// The last things: terminal, files, guard, summary, exit status.
     fn wind_up(mut self) -> u8 {
-        let leaving = self.state.fate == Fate::Postponed;
+        let leaving = self.state.fate == Fate::LeftAlone;
         self.account.finished(boottime_ns(), self.clpath.report().rows());
         if let Some(terminal) = &mut self.terminal
             && !leaving
         {
             terminal.restore();
         }
+        self.end_ties();
         self.registry_entry("").withdraw();
-        if !(leaving && self.state.outcome.is_none()) {
+        if !leaving {
             self.remove_files();
         }
         self.dismiss_guard();
@@ -803,6 +859,43 @@ impl Watcher {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
         account::exit_status(&self.state, &self.account, self.options.answer)
+    }
+
+    /// Copies output, looks at what has no descriptor, ends reports that hang; comes back in time.
+    fn tend(&mut self) {
+        if let Some(again) = self.ties.tend() {
+            self.alarms.set_at_most(Alarm::Tend, again);
+        }
+        if let Some((from, done)) = self.ties.news_of_place() {
+            self.tell_guard(Word::Copied(from, done));
+        }
+        self.queue.extend(self.ties.look());
+    }
+
+    /// The last of the cleanup's output, then what is on its way to the harness: each report has its
+    /// ten seconds, unless somebody wants us gone.
+    fn end_ties(&mut self) {
+        if let Some(log) = self.ties.finish_output() {
+            self.account.log = Some(log);
+        }
+        self.ties.untie();
+        if self.state.fate == Fate::LeftAlone {
+            self.ties.reports.kill();
+        }
+        while self.ties.reports.any() {
+            self.tend();
+            let mut fds =
+                [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            self.alarms.over();
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::SIGCHLD => self.reap(),
+                    Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM => self.ties.reports.kill(),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Removes the CLPATH file and its directory, unless entries are left there.

@@ -44,7 +44,7 @@ fn test_line(state: &State, account: &Account) -> String {
         Some(Outcome::Deadline) => "stopped at its time limit".to_owned(),
         // Nobody knows when it started.
         Some(Outcome::WatcherLost) => return "test:    stopped by the guard".to_owned(),
-        None if state.fate == Fate::Postponed => "left for the next boot".to_owned(),
+        None if state.fate == Fate::Postponed => "killed for a reboot".to_owned(),
         None => "still runs".to_owned(),
     };
     format!("test:    {how} after {}", seconds(account.test_nanos()))
@@ -55,6 +55,8 @@ fn cleanup_line(state: &State, account: &Account) -> String {
         Fate::Absent | Fate::Pending => return "cleanup: nothing to do".to_owned(),
         Fate::Unusable => return "cleanup: could not be run".to_owned(),
         Fate::Postponed => return "cleanup: left for the next boot".to_owned(),
+        Fate::LeftAlone if account.cleanup_nanos().is_some() => return "cleanup: still runs".to_owned(),
+        Fate::LeftAlone => return "cleanup: left for the next boot".to_owned(),
         Fate::Cut if super::time_was_up(state) => "ran out of time".to_owned(),
         Fate::Cut => "cut short".to_owned(),
         Fate::Finished(_) if account.broke_off() => "broke off".to_owned(),

@@ -3,7 +3,7 @@
 
 use super::follow::{self, Follow};
 use super::inherit::Inheritance;
-use super::machine::{Event, Notice, Phase};
+use super::machine::{Event, Notice};
 use super::options::{HarnessDeadline, Options};
 use super::reports::Reports;
 use super::voice::{self, Voice};
@@ -34,9 +34,15 @@ pub(super) struct Ties {
     held: Option<File>,
     pub(super) reports: Reports,
     follow: Option<Follow>,
+    told: Option<(u64, u64)>,
 }
 
 impl Ties {
+    /// No harness.
+    pub(super) fn none() -> Self {
+        Self::new(Choice::None, None)
+    }
+
     /// A watcher's, before it has started anything.
     ///
     /// # Errors
@@ -78,6 +84,7 @@ impl Ties {
             held: None,
             reports: Reports::default(),
             follow: None,
+            told: None,
         }
     }
 
@@ -186,7 +193,13 @@ impl Ties {
         if self.follow.is_some() { None } else { Some(log) }
     }
 
-    /// Where a successor would have to go on, if it is not where it was.
+    /// Where a successor would have to go on, if that is news.
+    pub(super) fn news_of_place(&mut self) -> Option<(u64, u64)> {
+        let place = self.follow.as_ref()?.place();
+        (self.told.replace(place) != Some(place)).then_some(place)
+    }
+
+    /// Where a successor would have to go on.
     pub(super) fn place(&self) -> Option<(u64, u64)> {
         self.follow.as_ref().map(Follow::place)
     }
@@ -213,9 +226,4 @@ impl Ties {
             dropin.remove();
         }
     }
-}
-
-/// Whether a reboot could still keep the cleanup from starting.
-pub(super) fn before_cleanup(phase: Phase) -> bool {
-    matches!(phase, Phase::Test | Phase::Settling | Phase::Killing)
 }

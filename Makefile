@@ -1,0 +1,68 @@
+# rl-cleanup: build, try, check, install. `make help` lists the targets.
+
+PREFIX = /usr/local
+DESTDIR =
+
+CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)/release
+
+bindir = $(PREFIX)/bin
+datadir = $(PREFIX)/share/rl-cleanup
+docdir = $(PREFIX)/share/doc/rl-cleanup
+mandir = $(PREFIX)/share/man
+bashdir = $(PREFIX)/share/bash-completion/completions
+zshdir = $(PREFIX)/share/zsh/site-functions
+fishdir = $(PREFIX)/share/fish/vendor_completions.d
+
+PROGRAMS = rl-cleanup beakerlib-testwatcher
+BUILT = $(PROGRAMS:%=$(TARGET)/%)
+DOCS = README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
+INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
+	$(mandir)/man1/rl-cleanup.1 $(mandir)/man1/beakerlib-testwatcher.1 $(mandir)/man7/rl-cleanup-shim.7 \
+	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish
+
+.PHONY: build demo check bench install uninstall clean help
+.DEFAULT_GOAL := build
+
+build: ## build both programs (the default)
+	$(CARGO) build --release --locked
+
+demo: build ## interrupt a test that has mounted a loop device, and see that nothing is left
+	@PATH="$(abspath $(TARGET)):$$PATH" examples/demo
+
+check: ## everything that must hold before a change goes in; ends in a count
+	@tests/run
+
+bench: build ## cost of an append and of the watcher, beside bash's, timeout's and BeakerLib's
+	@PATH="$(abspath $(TARGET)):$$PATH" benches/run
+
+# Builds only what is missing or older than its source: `make && sudo make install` needs no cargo.
+$(TARGET)/rl-cleanup: Cargo.toml Cargo.lock $(shell find src shell -type f)
+	$(CARGO) build --release --locked
+	@touch $(BUILT)
+
+# The same cargo run makes both.
+$(TARGET)/beakerlib-testwatcher: $(TARGET)/rl-cleanup ;
+
+install: $(BUILT) ## install below PREFIX (/usr/local), within DESTDIR
+	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(datadir)" "$(DESTDIR)$(docdir)" \
+	  "$(DESTDIR)$(mandir)/man1" "$(DESTDIR)$(mandir)/man7" \
+	  "$(DESTDIR)$(bashdir)" "$(DESTDIR)$(zshdir)" "$(DESTDIR)$(fishdir)"
+	install -m 755 $(BUILT) "$(DESTDIR)$(bindir)"
+	install -m 644 shell/rl-cleanup.sh "$(DESTDIR)$(datadir)"
+	install -m 644 $(DOCS) "$(DESTDIR)$(docdir)"
+	install -m 644 man/rl-cleanup.1 man/beakerlib-testwatcher.1 "$(DESTDIR)$(mandir)/man1"
+	install -m 644 man/rl-cleanup-shim.7 "$(DESTDIR)$(mandir)/man7"
+	$(TARGET)/rl-cleanup completions bash >"$(DESTDIR)$(bashdir)/rl-cleanup"
+	$(TARGET)/rl-cleanup completions zsh >"$(DESTDIR)$(zshdir)/_rl-cleanup"
+	$(TARGET)/rl-cleanup completions fish >"$(DESTDIR)$(fishdir)/rl-cleanup.fish"
+
+uninstall: ## remove what install put there
+	rm -f $(foreach file,$(INSTALLED),"$(DESTDIR)$(file)")
+	rm -rf "$(DESTDIR)$(datadir)" "$(DESTDIR)$(docdir)"
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18

@@ -1,0 +1,503 @@
+//! The state directory: whom to trust in it, its lock, and how its files are replaced.
+//!
+//! Everything goes through a descriptor of the directory, and every file is looked at after it was
+//! opened, so that nobody can swap a name in between. Must not know what the files mean.
+
+use crate::error::{Error, Result, Status};
+use crate::hook::owner_is_trusted;
+use fs2::FileExt;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, unlinkat};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// The buffer's name, as BeakerLib has it.
+pub const BUFFER: &str = "clbuff";
+/// The final script's name, as BeakerLib has it.
+pub const SCRIPT: &str = "cleanup.sh";
+/// What is locked. Never the buffer itself, which a rename replaces.
+const LOCK: &str = "clbuff.lock";
+/// Files of ours that are not in place yet. Whoever holds the lock may remove what is left of them.
+const TEMPORARY: &str = ".rl-cleanup-";
+/// How long to wait for another process's change.
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whom the caller trusts, beyond itself and root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// The user whom sudo(8) names, where its variable does not reach this process.
+    pub sudo_uid: Option<u32>,
+}
+
+/// What to do when the directory is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Make it, mode 0700.
+    Make,
+    /// Exit status 3.
+    Fail,
+}
+
+/// A trusted state directory, held open.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    dir: OwnedFd,
+    trust: Trust,
+}
+
+/// The same, with nobody else changing it.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    store: &'a Store,
+    _lock: File,
+}
+
+/// New content of one file.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a> {
+    /// The file's name.
+    pub name: &'a str,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Its mode; never affected by the umask.
+    pub mode: u32,
+}
+
+impl<'a> Content<'a> {
+    /// The buffer.
+    #[must_use]
+    pub fn buffer(bytes: &'a [u8]) -> Self {
+        Self { name: BUFFER, bytes, mode: 0o600 }
+    }
+
+    /// The final script.
+    #[must_use]
+    pub fn script(bytes: &'a [u8]) -> Self {
+        Self { name: SCRIPT, bytes, mode: 0o700 }
+    }
+}
+
+impl Store {
+    /// Opens a state directory.
+    ///
+    /// # Errors
+    /// It is missing (exit status 3 with [`IfMissing::Fail`]), or could be another user's work (4).
+    pub fn open(path: &Path, if_missing: IfMissing, trust: Trust) -> Result<Self> {
+        let path = std::path::absolute(path).map_err(|e| Error::io("find", path, &e))?;
+        if if_missing == IfMissing::Make {
+            make_directory(&path)?;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        check_link(&path, trust)?;
+        let dir = openat(AT_FDCWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::ENOENT => Error::no_buffer(&path),
+            _ => Error::os("open", &path, errno),
+        })?;
+        let stat = fstat(&dir).map_err(|e| Error::os("read", &path, e))?;
+        check_owner(&stat, &path, trust)?;
+        Ok(Self { path, dir, trust })
+    }
+
+    /// Where it is, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The final script's path.
+    #[must_use]
+    pub fn script_path(&self) -> PathBuf {
+        self.path.join(SCRIPT)
+    }
+
+    /// A file's content; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// It cannot be read, is no regular file, or could be another user's work (exit status 4).
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        let Some(mut file) = self.open_file(name, OFlag::O_RDONLY)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|e| Error::io("read", &path, &e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Waits until no other process changes the directory.
+    ///
+    /// # Errors
+    /// Another process, which the error names, has held the lock for as long as `deadline`.
+    pub fn lock(&self, deadline: Duration) -> Result<Locked<'_>> {
+        let path = self.path.join(LOCK);
+        let file = match self.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT)? {
+            Some(file) => file,
+            None => return Err(Error::os("open", &path, Errno::ENOENT)),
+        };
+        if FileExt::try_lock_exclusive(&file).is_err() {
+            wait_for_lock(&file, deadline, &path)?;
+        }
+        let locked = Locked { store: self, _lock: file };
+        locked.remove_leftovers();
+        Ok(locked)
+    }
+
+    fn open_file(&self, name: &str, flags: OFlag) -> Result<Option<File>> {
+        let path = self.path.join(name);
+        // O_NONBLOCK: a FIFO of that name must not hang the caller (open(2)).
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let fd = match openat(&self.dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(Error::untrusted(path, "it is a symbolic link")),
+            Err(errno) => return Err(Error::os("open", path, errno)),
+        };
+        let stat = fstat(&fd).map_err(|e| Error::os("read", &path, e))?;
+        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+            return Err(Error::untrusted(path, "it is not a regular file"));
+        }
+        check_owner(&stat, &path, self.trust)?;
+        Ok(Some(File::from(fd)))
+    }
+}
+
+impl Locked<'_> {
+    /// Replaces files, in this order. When it returns, the change has reached the disk.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub fn replace(&self, contents: &[Content]) -> Result<()> {
+        let mut prepared = Vec::new();
+        for content in contents {
+            self.check_target(content.name)?;
+            prepared.push((content, self.prepare(content)?));
+        }
+        let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
+        for (n, (content, temporary)) in prepared.into_iter().enumerate() {
+            if let Err(error) = self.put(content.name, temporary) {
+                if n > 0 {
+                    self.put_back(contents[0], before.as_deref());
+                }
+                return Err(error);
+            }
+        }
+        self.sync()
+    }
+
+    /// Replaces a file by something shorter; on a full disk, overwrites it in place. An entry that
+    /// has run must not run again only because there is no room for a second copy of the rest.
+    ///
+    /// # Errors
+    /// Neither is possible.
+    pub fn shrink(&self, content: Content) -> Result<()> {
+        let error = match self.replace(&[content]) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let Some(mut file) = self.store.open_file(content.name, OFlag::O_WRONLY)? else { return Err(error) };
+        let overwrite = file
+            .write_all(content.bytes)
+            .and_then(|()| file.set_len(content.bytes.len() as u64))
+            .and_then(|()| file.sync_all());
+        overwrite.map_err(|_| error)
+    }
+
+    /// Writes a file that is nobody's final script or buffer: a script for `rl-cleanup run`. The
+    /// caller removes it with [`Locked::remove`].
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, content: Content) -> Result<()> {
+        let temporary = self.prepare(&content)?;
+        self.put(content.name, temporary)
+    }
+
+    /// Removes a file; silent where there is none.
+    pub fn remove(&self, name: &str) {
+        let _ = unlinkat(&self.store.dir, name, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// A directory or a symbolic link under the target's name is better found before anything moved.
+    fn check_target(&self, name: &str) -> Result<()> {
+        self.store.open_file(name, OFlag::O_RDONLY).map(|_| ())
+    }
+
+    fn prepare(&self, content: &Content) -> Result<tempfile::NamedTempFile> {
+        let target = self.store.path.join(content.name);
+        let cannot = |e: &std::io::Error| Error::io("replace", &target, e);
+        let mode = Mode::from_bits_truncate(content.mode);
+        let mut file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .make_in(&self.store.path, |path| {
+                let name = path.file_name().unwrap_or_default();
+                let flags =
+                    OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                Ok(File::from(openat(&self.store.dir, name, flags, mode)?))
+            })
+            .map_err(|e| cannot(&e))?;
+        // By descriptor, so that no umask takes a bit away.
+        nix::sys::stat::fchmod(file.as_file(), mode).map_err(|e| Error::os("replace", &target, e))?;
+        file.write_all(content.bytes)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(|e| cannot(&e))?;
+        Ok(file)
+    }
+
+    fn put(&self, name: &str, temporary: tempfile::NamedTempFile) -> Result<()> {
+        let dir = &self.store.dir;
+        let from = temporary.path().file_name().unwrap_or_default().to_owned();
+        renameat(dir, &from[..], dir, OsStr::new(name))
+            .map_err(|e| Error::os("replace", self.store.path.join(name), e))?;
+        // The name is gone, so there is nothing left for tempfile to remove.
+        let _ = temporary.into_temp_path().keep();
+        Ok(())
+    }
+
+    fn put_back(&self, content: Content, before: Option<&[u8]>) {
+        match before {
+            None => self.remove(content.name),
+            Some(bytes) => {
+                if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
+                    let _ = self.put(content.name, temporary);
+                }
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        match fsync(&self.store.dir) {
+            // Not every file system can sync a directory (fsync(2)).
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(Error::os("sync", &self.store.path, errno)),
+        }
+    }
+
+    /// Since the lock is held, nobody else is working on these.
+    fn remove_leftovers(&self) {
+        let Ok(dir) = self.store.dir.try_clone() else { return };
+        let Ok(mut names) = Dir::from_fd(dir) else { return };
+        let leftovers: Vec<_> = names
+            .iter()
+            .flatten()
+            .map(|entry| entry.file_name().to_owned())
+            .filter(|name| name.to_bytes().starts_with(TEMPORARY.as_bytes()))
+            .collect();
+        for name in leftovers {
+            let _ = unlinkat(&self.store.dir, &*name, UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        make_directory(parent)?;
+    }
+    match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(Error::os("make", path, errno)),
+    }
+}
+
+/// A symbolic link to a state directory is as good as the one who made it.
+fn check_link(path: &Path, trust: Trust) -> Result<()> {
+    match fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat)
+            if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() && !owned(stat.st_uid, trust) =>
+        {
+            Err(Error::untrusted(path, &format!("the symbolic link belongs to {}", user_name(stat.st_uid))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what another user has made, or can write.
+fn check_owner(stat: &FileStat, path: &Path, trust: Trust) -> Result<()> {
+    if !owned(stat.st_uid, trust) {
+        return Err(Error::untrusted(path, &format!("it belongs to {}", user_name(stat.st_uid))));
+    }
+    if stat.st_mode & Mode::S_IWOTH.bits() != 0 {
+        return Err(Error::untrusted(path, "every user may write it"));
+    }
+    if stat.st_mode & Mode::S_IWGRP.bits() != 0 && !is_primary_group(stat) {
+        return Err(Error::untrusted(path, "a group may write it that is not its owner's own"));
+    }
+    Ok(())
+}
+
+fn owned(uid: u32, trust: Trust) -> bool {
+    owner_is_trusted(uid) || trust.sudo_uid == Some(uid)
+}
+
+/// Where each user has a group of the same name, umask 002 is ordinary.
+fn is_primary_group(stat: &FileStat) -> bool {
+    let of_owner = || User::from_uid(Uid::from_raw(stat.st_uid)).ok().flatten().map(|u| u.gid.as_raw());
+    (stat.st_uid == geteuid().as_raw() && stat.st_gid == getegid().as_raw())
+        || of_owner() == Some(stat.st_gid)
+}
+
+fn user_name(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => format!("user {}", user.name),
+        _ => format!("uid {uid}"),
+    }
+}
+
+/// flock(2) has no deadline of its own, so another thread waits, and is left behind if it must.
+fn wait_for_lock(file: &File, deadline: Duration, path: &Path) -> Result<()> {
+    let cannot = |e: &std::io::Error| Error::io("lock", path, e);
+    let waiting = file.try_clone().map_err(|e| cannot(&e))?;
+    let (tell, hear) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = tell.send(FileExt::lock_exclusive(&waiting));
+    });
+    match hear.recv_timeout(deadline) {
+        Ok(answer) => answer.map_err(|e| cannot(&e)),
+        Err(_) => Err(Error::new(
+            Status::Failed,
+            format!(
+                "cannot lock '{}': {} has held it for {} seconds",
+                path.display(),
+                lock_holder(file).map_or("another process".to_owned(), |pid| format!("process {pid}")),
+                deadline.as_secs()
+            ),
+        )),
+    }
+}
+
+/// The process that holds the lock, from proc_locks(5).
+fn lock_holder(file: &File) -> Option<u32> {
+    let stat = fstat(file.as_fd()).ok()?;
+    let device = stat.st_dev;
+    let wanted = format!(
+        "{:02x}:{:02x}:{}",
+        nix::sys::stat::major(device),
+        nix::sys::stat::minor(device),
+        stat.st_ino
+    );
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // "1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF"; a waiting one has "->" in second place.
+        (fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&wanted.as_str()))
+            .then(|| fields[4].parse().ok())
+            .flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state"), IfMissing::Make, Trust::default()).unwrap();
+        (dir, store)
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(store.path())
+            .unwrap()
+            .map(|n| n.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn status(result: Result<impl std::fmt::Debug>) -> Status {
+        result.unwrap_err().status()
+    }
+
+    #[test]
+    fn files_are_this_users_alone_and_nothing_else_is_left() {
+        let (_dir, store) = store();
+        let locked = store.lock(LOCK_DEADLINE).unwrap();
+        locked.replace(&[Content::buffer(b"a"), Content::script(b"b")]).unwrap();
+        assert_eq!(names(&store), ["clbuff", "clbuff.lock", "cleanup.sh"]);
+        let mode = |name: &str| std::fs::metadata(store.path().join(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode(BUFFER), mode(SCRIPT)), (0o600, 0o700));
+        assert_eq!(std::fs::metadata(store.path()).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(store.read(BUFFER).unwrap().unwrap(), b"a");
+    }
+
+    #[test]
+    fn a_failure_of_the_second_file_takes_the_first_one_back() {
+        let (_dir, store) = store();
+        let locked = store.lock(LOCK_DEADLINE).unwrap();
+        locked.replace(&[Content::buffer(b"old")]).unwrap();
+        std::fs::create_dir(store.script_path()).unwrap();
+        assert!(locked.replace(&[Content::buffer(b"new"), Content::script(b"x")]).is_err());
+        assert_eq!(store.read(BUFFER).unwrap().unwrap(), b"old");
+        assert_eq!(names(&store), ["clbuff", "clbuff.lock", "cleanup.sh"]);
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_are_swept() {
+        let (_dir, store) = store();
+        std::fs::write(store.path().join(".rl-cleanup-dead"), "x").unwrap();
+        drop(store.lock(LOCK_DEADLINE).unwrap());
+        assert_eq!(names(&store), ["clbuff.lock"]);
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_back_ends_in_an_error_that_names_its_holder() {
+        let (_dir, store) = store();
+        let _held = store.lock(LOCK_DEADLINE).unwrap();
+        let error = store.lock(Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.status(), Status::Failed);
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_trusted() {
+        for (mode, trusted) in [(0o700, true), (0o755, true), (0o775, true), (0o777, false), (0o1777, false)]
+        {
+            let (_dir, store) = store();
+            std::fs::set_permissions(store.path(), PermissionsExt::from_mode(mode)).unwrap();
+            let again = Store::open(store.path(), IfMissing::Fail, Trust::default());
+            assert_eq!(again.is_ok(), trusted, "{mode:o}");
+            let locked = store.lock(LOCK_DEADLINE).unwrap();
+            locked.replace(&[Content::buffer(b"a")]).unwrap();
+            std::fs::set_permissions(store.path().join(BUFFER), PermissionsExt::from_mode(mode & 0o777))
+                .unwrap();
+            assert_eq!(store.read(BUFFER).is_ok(), trusted, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn links_fifos_and_directories_are_no_files_of_ours() {
+        let (dir, store) = store();
+        std::fs::write(dir.path().join("target"), "x").unwrap();
+        symlink(dir.path().join("target"), store.path().join(BUFFER)).unwrap();
+        assert_eq!(status(store.read(BUFFER)), Status::Untrusted);
+        nix::unistd::mkfifo(&store.path().join("fifo"), Mode::S_IRWXU).unwrap();
+        assert_eq!(status(store.read("fifo")), Status::Untrusted);
+    }
+
+    #[test]
+    fn no_directory_is_status_3() {
+        let (dir, _store) = store();
+        let missing = Store::open(&dir.path().join("none"), IfMissing::Fail, Trust::default());
+        assert_eq!(status(missing), Status::Absent);
+    }
+
+    #[test]
+    fn another_users_directory_is_refused_unless_sudo_names_him() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (_dir, store) = store();
+        std::os::unix::fs::chown(store.path(), Some(4711), Some(4711)).unwrap();
+        let refused = Store::open(store.path(), IfMissing::Fail, Trust::default());
+        assert_eq!(status(refused), Status::Untrusted);
+        Store::open(store.path(), IfMissing::Fail, Trust { sudo_uid: Some(4711) }).unwrap();
+    }
+}

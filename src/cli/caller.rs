@@ -1,0 +1,160 @@
+//! Who calls: from options and environment to a state directory, a hook and whom to trust.
+
+use super::args::ShellArgs;
+use crate::cleanup::buffer::{Buffer, Id};
+use crate::cleanup::script::{self, Parsed, Places};
+use crate::cleanup::snapshot::{Origin, Snapshot, Stream};
+use crate::cleanup::store::{BUFFER, IfMissing, SCRIPT, Store, Trust};
+use crate::error::{Error, Result, Status};
+use crate::hook::{ClPath, Hooked};
+use std::hash::{BuildHasher, Hasher};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What one process that runs this binary has told about itself.
+#[derive(Debug)]
+pub(super) struct Caller {
+    dir: Option<PathBuf>,
+    clpath: Option<ClPath>,
+    trust: Trust,
+}
+
+/// What became of the hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// The watcher will run our final script.
+    Ours,
+    /// There is no watcher.
+    NoWatcher,
+    /// The watcher will run another one, which has entries.
+    Theirs(PathBuf),
+}
+
+impl Caller {
+    /// From the environment, or from what the shim passes instead.
+    pub(super) fn new(dir: Option<PathBuf>, shell: Option<&ShellArgs>) -> Self {
+        let given = |path: PathBuf| Some(path).filter(|p| !p.as_os_str().is_empty());
+        let from_shell = shell.and_then(|s| s.clpath.clone()).and_then(given).map(ClPath::new);
+        Self {
+            dir: dir
+                .and_then(given)
+                .or_else(|| std::env::var_os("BEAKERLIB_DIR").map(PathBuf::from).and_then(given)),
+            // A file that is gone belonged to a watcher that has ended.
+            clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().exists()),
+            trust: Trust { sudo_uid: shell.and_then(|s| s.sudo_uid) },
+        }
+    }
+
+    /// The watcher's file, if there is one.
+    pub(super) fn clpath(&self) -> Option<&ClPath> {
+        self.clpath.as_ref()
+    }
+
+    /// The state directory that was named, if one was.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// Whom it trusts.
+    pub(super) fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    /// Opens the state directory (contract, "Programs").
+    pub(super) fn open(&self, if_missing: IfMissing) -> Result<Store> {
+        let dir = match (&self.dir, &self.clpath) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(clpath)) => clpath.private_dir(),
+            (None, None) => return Err(Error::no_state_directory()),
+        };
+        Store::open(&dir, if_missing, self.trust)
+    }
+
+    /// Whose final script the watcher will run.
+    pub(super) fn hook_state(&self, script: &Path) -> Hook {
+        match self.clpath.as_ref().map(ClPath::read) {
+            None | Some(Err(_)) => Hook::NoWatcher,
+            Some(Ok(Hooked::Script(hooked))) if !same_file(&hooked, script) && has_entries(&hooked) => {
+                Hook::Theirs(hooked)
+            }
+            Some(Ok(_)) => Hook::Ours,
+        }
+    }
+
+    /// Makes the watcher run `script`, unless a script with entries is hooked already.
+    pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
+        let state = self.hook_state(script);
+        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath) {
+            if clpath.read()? != Hooked::Script(script.to_owned()) {
+                clpath.write(script)?;
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|a| other.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// A final script without entries has no length.
+fn has_entries(script: &Path) -> bool {
+    std::fs::metadata(script).is_ok_and(|m| m.is_file() && m.len() > 0)
+}
+
+/// The buffer, empty where there is none.
+pub(super) fn load_buffer(store: &Store) -> Result<Buffer> {
+    Ok(Buffer::parse(&store.read(BUFFER)?.unwrap_or_default()))
+}
+
+/// The final script that is there now, taken apart.
+pub(super) fn load_script(store: &Store) -> Result<Option<Parsed>> {
+    Ok(store.read(SCRIPT)?.as_deref().and_then(script::parse))
+}
+
+/// The snapshot a change without a shell uses: the one a shell has left, or else the caller's own
+/// exported environment.
+pub(super) fn snapshot_without_shell(store: &Store) -> Result<Snapshot> {
+    match load_script(store)?.map(|s| s.snapshot) {
+        Some(snapshot) if snapshot.origin == Origin::Shell => Ok(snapshot),
+        _ => Ok(Snapshot::of_environment(std::env::vars_os(), bash())),
+    }
+}
+
+/// The snapshot that is there, from wherever; only without one the caller's environment.
+pub(super) fn snapshot_kept(store: &Store) -> Result<Snapshot> {
+    match load_script(store)? {
+        Some(script) => Ok(script.snapshot),
+        None => snapshot_without_shell(store),
+    }
+}
+
+/// What the shim sends.
+pub(super) fn read_stream() -> Result<Stream> {
+    Stream::parse(&read_stdin()?)
+        .ok_or_else(|| Error::new(Status::Failed, "the shell stopped before it had sent its state"))
+}
+
+/// All of standard input.
+pub(super) fn read_stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::io("read", "standard input", &e))?;
+    Ok(bytes)
+}
+
+/// Paths for a script called `name` in this directory.
+pub(super) fn places(store: &Store, name: &str) -> Places {
+    let binary = std::env::current_exe().unwrap_or_else(|_| "rl-cleanup".into());
+    Places { dir: store.path().to_owned(), script: store.path().join(name), binary }
+}
+
+/// A name nobody else has drawn: std seeds each hasher from the kernel's random numbers.
+pub(super) fn random_id() -> Id {
+    Id::from_number(std::hash::RandomState::new().build_hasher().finish())
+}
+
+/// Where there is no shell to say which bash it is.
+fn bash() -> PathBuf {
+    let usual = ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"];
+    usual.map(PathBuf::from).into_iter().find(|p| p.exists()).unwrap_or_else(|| "/bin/bash".into())
+}

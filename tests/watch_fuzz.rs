@@ -1,0 +1,136 @@
+//! Promise: whatever signals come, and whenever, a run ends, cleans up exactly once unless SIGTERM came,
+//! and leaves no process and no file. `RL_CLEANUP_FUZZ` sets the number of runs, `RL_CLEANUP_SEED` the
+//! first seed.
+
+mod watch_common;
+use nix::sys::signal::{Signal, kill};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use watch_common::{Arena, assert_no_trace, until};
+
+/// xorshift64*: small, seeded, good enough to pick moments.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+}
+
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+const SIGNALS: [Signal; 11] = [
+    Signal::SIGINT,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGHUP,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGCHLD,
+    Signal::SIGWINCH,
+    Signal::SIGPIPE,
+    Signal::SIGKILL,
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Came {
+    /// The watcher was gone before the test said a word.
+    Nothing,
+    /// SIGTERM: left to a reboot.
+    LeftAlone,
+    /// Cleaned up.
+    CleanedUp,
+}
+
+/// One run.
+fn one_run(seed: u64) -> Came {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let arena = Arena::new();
+    arena.script(
+        "test.sh",
+        "echo $TESTWATCHER_CLPATH > clpath; echo $PWD/cleanup.sh > $TESTWATCHER_CLPATH; echo x > hooked
+         (exec sleep 0.02) & sleep 0.01",
+    );
+    arena.script(
+        "cleanup.sh",
+        "echo start >> log; exec 9>>lock; flock -n 9 || echo twice >> log; sleep 0.005; echo end >> log",
+    );
+    let run = arena.start(arena.watch(&["--quiet", "./test.sh"]));
+    let pid = run.pid();
+    let mut sent = Vec::new();
+    for _ in 0..=dice.throw(4) {
+        // The moment is the dice's, not a handshake's: that is the point.
+        std::thread::sleep(Duration::from_micros(dice.throw(40_000)));
+        let signal = SIGNALS[usize::try_from(dice.throw(SIGNALS.len() as u64)).unwrap()];
+        // A watcher that is killed while it has stopped everything: the kernel sends SIGHUP to the
+        // groups that are orphaned by that (setpgid(2)), and a cleanup may die of it.
+        if signal == Signal::SIGKILL && sent.contains(&Signal::SIGTSTP) {
+            continue;
+        }
+        if kill(pid, signal).is_ok() {
+            sent.push(signal);
+        }
+    }
+    // What was stopped goes on.
+    let _ = kill(pid, Signal::SIGCONT);
+    let ending = run.end();
+    let what = format!("RL_CLEANUP_SEED={seed} {sent:?} {ending:?}");
+    let clpath = arena.text("clpath").trim().to_owned();
+    if clpath.is_empty() {
+        // It was killed before the test said a word; then there is nothing to clean up after.
+        assert!(!arena.exists("log"), "{what}");
+        return Came::Nothing;
+    }
+    if ending.status == 137 && !sent.contains(&Signal::SIGTERM) {
+        until(&format!("the guard's work: {what}"), || !std::path::Path::new(&clpath).exists());
+    }
+    until(&format!("the guard's end: {what}"), || watch_common::guards_of(&clpath).is_empty());
+    let log = arena.text("log");
+    let left_alone = sent.contains(&Signal::SIGTERM) && std::path::Path::new(&clpath).exists();
+    if left_alone {
+        assert!(log.is_empty() || log == "start\n" || log == "start\nend\n", "{log} {what}");
+        let _ = std::fs::remove_file(&clpath);
+        let _ = std::fs::remove_dir_all(format!("{clpath}.d"));
+    } else {
+        let due = arena.exists("hooked");
+        assert!(log == "start\nend\n" || (!due && log.is_empty()), "{log:?} {what}");
+        until(&format!("no trace: {what}"), || watch_common::started_with(&clpath).is_empty());
+        assert_no_trace(&clpath);
+    }
+    if left_alone { Came::LeftAlone } else { Came::CleanedUp }
+}
+
+#[test]
+fn random_signals_at_random_moments() {
+    let runs = from_environment("RL_CLEANUP_FUZZ", 2000);
+    let first = from_environment("RL_CLEANUP_SEED", 1);
+    let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed) as u64;
+                    if n >= runs {
+                        return;
+                    }
+                    let came = one_run(first + n);
+                    seen.lock().unwrap().push(came);
+                }
+            });
+        }
+    });
+    let seen = seen.into_inner().unwrap();
+    let count = |what: Came| seen.iter().filter(|came| **came == what).count();
+    let (cleaned, left) = (count(Came::CleanedUp), count(Came::LeftAlone));
+    println!(
+        "{runs} runs tried, 0 lost: {cleaned} cleaned up, {left} left to a reboot, the rest over before the test"
+    );
+    assert!(cleaned * 3 > seen.len(), "the dice must fall into the run, not in front of it");
+}
