@@ -1,6 +1,8 @@
 //! Promise: what the CLPATH file names is run only if it is a regular, executable file of this user or
 //! root; anything else costs one clear line, and nothing is left behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use std::os::unix::fs::PermissionsExt;
 use watch_common::Arena;

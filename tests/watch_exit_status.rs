@@ -1,6 +1,8 @@
 //! Promise: every exit status of the contract's table comes out of a real run, the same from
 //! `beakerlib-testwatcher` and from `rl-cleanup watch`.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::process::Command;

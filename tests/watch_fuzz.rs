@@ -2,6 +2,8 @@
 //! and leaves no process and no file. `RL_CLEANUP_FUZZ` sets the number of runs, `RL_CLEANUP_SEED` the
 //! first seed.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::{Signal, kill};
 use std::sync::Mutex;
@@ -78,9 +80,8 @@ fn one_run(seed: u64) -> Came {
             sent.push(signal);
         }
     }
-    // What was stopped goes on.
-    let _ = kill(pid, Signal::SIGCONT);
-    let ending = run.end();
+    // What was stopped goes on, also if it stops only after the first time it is told.
+    let ending = run.end_by_repeating(Signal::SIGCONT);
     let what = format!("RL_CLEANUP_SEED={seed} {sent:?} {ending:?}");
     let clpath = arena.text("clpath").trim().to_owned();
     if clpath.is_empty() {

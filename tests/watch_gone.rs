@@ -1,6 +1,8 @@
 //! Promise: gone means gone. The cleanup starts when every member of the killed group is gone, so locks
 //! are free and mounts are idle; what a test leaves behind that ended by itself is left alone and named.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::Signal;
 use std::process::Command;

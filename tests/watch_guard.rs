@@ -1,6 +1,8 @@
 //! Promise: a SIGKILL of the watcher, of its group or of its session neither orphans the test nor costs
 //! the cleanup; no order of kills hangs, or runs a cleanup twice at once.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;

@@ -1,6 +1,8 @@
 //! Promise: the command has exactly the descriptors, mask, dispositions, niceness, limits, directory and
 //! umask that the watcher was given, plus TESTWATCHER_CLPATH.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use watch_common::{Arena, WATCHER, installed};
 

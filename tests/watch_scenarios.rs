@@ -1,6 +1,8 @@
 //! Promise: {ends by itself, SIGINT, SIGHUP} x {no cleanup, cleanup ends, cleanup killed by SIGINT, by
 //! the EWD} do what the original does. The list runs against any watcher: `WATCHER_UNDER_TEST` names it.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_common;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT};
 use watch_common::{Arena, Ending};

@@ -9,7 +9,7 @@ use super::snapshot::{Journal, Origin, Snapshot, untouchable_names};
 use super::syntax::quote;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Makes a clean shell.
 const HEAD: &[u8] = include_bytes!("../../shell/final-head.sh");
@@ -62,7 +62,11 @@ impl Purpose {
 /// The final script's bytes.
 #[must_use]
 pub fn render(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &Places) -> Vec<u8> {
-    let mut out = render_header(snapshot, purpose);
+    let entries = purpose.select(buffer);
+    let texts: usize = entries.iter().map(|e| e.text.len() + 128).sum();
+    let rest = snapshot.settings.len() + snapshot.options.len() + HEAD.len() + RUN.len();
+    let mut out = Vec::with_capacity(texts + texts / 4 + rest + 8192);
+    render_header(snapshot, purpose, &mut out);
     push(&mut out, &[&snapshot.settings, RUN]);
     push(&mut out, &[&render_places(buffer, snapshot, purpose, places)]);
     // Counted in lines, since that is how bash alone can take the script apart again.
@@ -70,7 +74,6 @@ pub fn render(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &
     push(&mut out, &[b"__rlcx_head_lines=", head_lines.to_string().as_bytes(), b"\n"]);
     push(&mut out, &[&snapshot.options]);
     push(&mut out, &[b"\\__rlcx_begin \"$@\"\n\\builtin set --\n"]);
-    let entries = purpose.select(buffer);
     let mut line = head_lines;
     for (n, entry) in entries.iter().enumerate() {
         let text = quote(&entry.text);
@@ -96,7 +99,7 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed> {
     let settings = body.get(..number("settings")?)?;
     let length = number("options")?;
     let behind = &body[settings.len()..];
-    let at = behind.windows(OPTIONS_MARK.len()).position(|w| w == OPTIONS_MARK)? + OPTIONS_MARK.len();
+    let at = memchr::memmem::find(behind, OPTIONS_MARK)? + OPTIONS_MARK.len();
     let (_, behind) = split_line(&behind[at..])?;
     let purpose = match field("only") {
         None => Purpose::Final,
@@ -115,8 +118,7 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed> {
 /// What stands in front of the options, on a line whose rest is a number.
 const OPTIONS_MARK: &[u8] = b"\n__rlcx_head_lines=";
 
-fn render_header(snapshot: &Snapshot, purpose: &Purpose) -> Vec<u8> {
-    let first = head(&snapshot.interpreter);
+fn render_header(snapshot: &Snapshot, purpose: &Purpose, out: &mut Vec<u8>) {
     let origin = match snapshot.origin {
         Origin::Shell => "shell",
         Origin::Environment => "environment",
@@ -132,18 +134,12 @@ fn render_header(snapshot: &Snapshot, purpose: &Purpose) -> Vec<u8> {
         }
     };
     let prologue = [format!("__rlcx_untouchable='{}'\n", untouchable_names()).as_bytes(), HEAD].concat();
-    let mut out = first;
-    push(&mut out, &[HEADER]);
+    push(out, &[b"#!", snapshot.interpreter.as_os_str().as_bytes(), b"\n", HEADER]);
     let (skip, settings, options) = (prologue.len(), snapshot.settings.len(), snapshot.options.len());
     let header = format!(
         "origin={origin} journal={journal} skip={skip} settings={settings} options={options}{only}\n"
     );
-    push(&mut out, &[header.as_bytes(), &prologue]);
-    out
-}
-
-fn head(interpreter: &Path) -> Vec<u8> {
-    [b"#!", interpreter.as_os_str().as_bytes(), b"\n"].concat()
+    push(out, &[header.as_bytes(), &prologue]);
 }
 
 fn render_places(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &Places) -> Vec<u8> {
@@ -170,7 +166,7 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 fn lines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&b| b == b'\n').count()
+    memchr::memchr_iter(b'\n', bytes).count()
 }
 
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

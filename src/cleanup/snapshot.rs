@@ -4,7 +4,7 @@
 //! (`__rlc_dump` in the shim). Bash has quoted every value already, so values are passed on as they
 //! are and never looked into. Pure: must do no I/O and read no environment.
 
-use super::syntax::{self, Declaration, quote};
+use super::syntax::{self, Declaration, quote, quote_into};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -130,25 +130,30 @@ pub struct Snapshot {
 
 /// A shell's state as the shim prints it, and the entry's text in front of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stream {
+pub struct Stream<'a> {
     /// The entry's text; empty where the state alone was sent.
-    pub text: Vec<u8>,
-    bash: Vec<u8>,
-    umask: Vec<u8>,
-    shopts: Vec<u8>,
-    options: Vec<u8>,
-    aliases: Vec<u8>,
-    function_list: Vec<u8>,
-    variables: Vec<u8>,
-    functions: Vec<u8>,
+    pub text: &'a [u8],
+    bash: &'a [u8],
+    umask: &'a [u8],
+    shopts: &'a [u8],
+    options: &'a [u8],
+    aliases: &'a [u8],
+    function_list: &'a [u8],
+    variables: &'a [u8],
+    functions: &'a [u8],
 }
 
-impl Stream {
+impl<'a> Stream<'a> {
     /// Takes a stream apart; `None` if it is not whole.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut sections = bytes.split(|&b| b == 0).skip_while(|s| !s.ends_with(STREAM_START)).skip(1);
-        let mut next = || sections.next().map(<[u8]>::to_vec);
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let mut next = || {
+            let (section, behind) = rest.split_at(memchr::memchr(0, rest)?);
+            rest = &behind[1..];
+            Some(section)
+        };
+        while !next()?.ends_with(STREAM_START) {}
         let stream = Self {
             text: next()?,
             bash: next()?,
@@ -166,10 +171,10 @@ impl Stream {
     /// The snapshot of this state.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let functions = Functions::parse(&self.function_list, &self.functions);
-        let mut settings = Vec::new();
+        let functions = Functions::parse(self.function_list, self.functions);
+        let mut settings = Vec::with_capacity(2 * (self.variables.len() + self.functions.len()));
         let mut late = Late::default();
-        for command in syntax::commands(&self.variables) {
+        for command in syntax::commands(self.variables) {
             if let Some(declaration) = Declaration::parse(command).filter(is_carried) {
                 late.take_or(declaration, &mut settings);
             }
@@ -178,7 +183,7 @@ impl Stream {
         late.render_locale(&mut settings);
         Snapshot {
             origin: Origin::Shell,
-            interpreter: interpreter(&self.bash),
+            interpreter: interpreter(self.bash),
             journal: functions.journal(),
             settings,
             options: self.render_options(&late.posix),
@@ -194,7 +199,7 @@ impl Stream {
         let mut posix = false;
         let mut all_exported: &[u8] = b"+o";
         let mut set = b"\\builtin set".to_vec();
-        for (state, name) in option_lines(&self.options, b"set ", b"-o", b"+o") {
+        for (state, name) in option_lines(self.options, b"set ", b"-o", b"+o") {
             match name {
                 b"posix" => posix = state == b"-o",
                 b"allexport" => all_exported = state,
@@ -204,7 +209,7 @@ impl Stream {
         }
         let mut shopts = Vec::new();
         for wanted in [&b"-s"[..], b"-u"] {
-            let names: Vec<&[u8]> = option_lines(&self.shopts, b"shopt ", b"-s", b"-u")
+            let names: Vec<&[u8]> = option_lines(self.shopts, b"shopt ", b"-s", b"-u")
                 .filter(|(state, name)| *state == wanted && !is_among(name, SHOPTS_NOT_CARRIED))
                 .map(|(_, name)| name)
                 .collect();
@@ -219,7 +224,7 @@ impl Stream {
         }
         out.extend_from_slice(&shopts);
         // Before 'set -k', under which every word with an equals sign is an assignment.
-        for command in syntax::commands(&self.aliases) {
+        for command in syntax::commands(self.aliases) {
             if command.starts_with(b"alias ") {
                 line(&mut out, &[b"\\builtin ", command]);
             }
@@ -253,7 +258,7 @@ impl Snapshot {
                 late.take_or(declaration, &mut settings);
             }
         }
-        Functions::exported(functions).render(&mut settings);
+        Functions::exported(&functions).render(&mut settings);
         late.render_locale(&mut settings);
         let mut options = Vec::new();
         if !late.posix.is_empty() {
@@ -299,23 +304,31 @@ fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
 fn render_variable(declaration: Declaration, out: &mut Vec<u8>) {
     let Declaration { attributes, name, value } = declaration;
     let reference = declaration.has(b'n');
-    let rewrites = attributes.iter().any(|a| b"iluc".contains(a));
-    let (first, then): (Vec<u8>, Vec<u8>) = if value.is_some() && rewrites && !reference {
-        attributes.iter().partition(|a| b"aA".contains(a))
-    } else {
-        (attributes.to_vec(), Vec::new())
-    };
-    let flags = |letters: &[u8]| if letters.is_empty() { b"-".to_vec() } else { letters.to_vec() };
-    out.extend_from_slice(&[b"declare -", &flags(&first)[..], b" ", name].concat());
+    let rewrites = |a: &u8| b"iluc".contains(a);
+    let in_two_steps = value.is_some() && !reference && attributes.iter().any(rewrites);
+    let kind = |a: &u8| b"aA".contains(a);
+    let first = attributes.iter().filter(|a| !in_two_steps || kind(a));
+    out.extend_from_slice(b"declare -");
+    let before = out.len();
+    out.extend(first);
+    if out.len() == before {
+        out.push(b'-');
+    }
+    out.push(b' ');
+    out.extend_from_slice(name);
     if let Some(value) = value {
         out.push(b'=');
         out.extend_from_slice(value);
     }
-    let silent: &[u8] = if reference || declaration.has(b'r') { b" 2>/dev/null\n" } else { b"\n" };
-    if then.is_empty() {
-        out.extend_from_slice(silent);
-    } else {
-        line(out, &[b"\ndeclare -", &then, b" ", name]);
+    let silent = reference || declaration.has(b'r');
+    let line_end: &[u8] = if silent { b" 2>/dev/null\n" } else { b"\n" };
+    out.extend_from_slice(line_end);
+    if in_two_steps {
+        out.extend_from_slice(b"declare -");
+        out.extend(attributes.iter().filter(|a| !kind(a)));
+        out.push(b' ');
+        out.extend_from_slice(name);
+        out.extend_from_slice(line_end);
     }
 }
 
@@ -353,7 +366,10 @@ impl Late {
     fn render_locale(&self, out: &mut Vec<u8>) {
         // LC_ALL goes first: while it is set, the others have no effect, and when it is unset bash
         // looks at them again only as long as LANG is installed (locale.c, reset_locale_vars).
-        line(out, &[b"{\n\\builtin unset -v LC_ALL"]);
+        line(out, &[b"{"]);
+        if self.all_locale.is_empty() {
+            line(out, &[b"\\builtin unset -v LC_ALL"]);
+        }
         out.extend_from_slice(&self.locale);
         out.extend_from_slice(&self.all_locale);
         line(out, &[b"} 2>/dev/null"]);
@@ -377,21 +393,21 @@ fn option_lines<'a>(
 }
 
 /// The shell's functions: each one's text, name and attributes, in bash's order.
-struct Functions {
-    found: Vec<Function>,
+struct Functions<'a> {
+    found: Vec<Function<'a>>,
 }
 
-struct Function {
-    name: Vec<u8>,
-    attributes: Vec<u8>,
-    text: Vec<u8>,
+struct Function<'a> {
+    name: &'a [u8],
+    attributes: &'a [u8],
+    text: &'a [u8],
 }
 
-impl Functions {
+impl<'a> Functions<'a> {
     /// From `declare -F` (one line a function) and `declare -f` (all texts), which bash prints in
     /// the same order. Where one text ends is known by the heading of the next; the body of a
     /// here-document may hold a line like that, and so no single piece is relied upon: see `render`.
-    fn parse(list: &[u8], texts: &[u8]) -> Self {
+    fn parse(list: &'a [u8], texts: &'a [u8]) -> Self {
         let named: Vec<(&[u8], &[u8])> = list
             .split(|&b| b == b'\n')
             .filter_map(|line| {
@@ -409,37 +425,40 @@ impl Functions {
                 // it, since by then 'declare' may be a function of the test's.
                 let attributes_line = [b"declare -", *attributes, b" ", name, b"\n"].concat();
                 let text = &texts[start..end];
-                let text = text.strip_suffix(&attributes_line[..]).unwrap_or(text).to_vec();
-                let attributes = attributes.iter().copied().filter(|a| *a != b'f').collect();
-                found.push(Function { name: name.to_vec(), attributes, text });
+                let text = text.strip_suffix(&attributes_line[..]).unwrap_or(text);
+                found.push(Function { name, attributes, text });
             }
         }
         Self { found }.without_script_code()
     }
 
+    /// Where each function's text starts: a line that is its heading, behind the one before.
     fn starts(named: &[(&[u8], &[u8])], texts: &[u8]) -> Vec<Option<usize>> {
-        let mut from = 0;
-        let mut starts = Vec::with_capacity(named.len());
-        for (_, name) in named {
-            let heading = [*name, b" () \n"].concat();
-            let start = heading_at(texts, from, &heading)
-                .or_else(|| heading_at(texts, from, &[b"function ", &heading[..]].concat()));
-            if let Some(start) = start {
-                from = start + heading.len();
+        let mut starts = vec![None; named.len()];
+        let (mut at, mut n) = (0, 0);
+        while n < named.len() && at < texts.len() {
+            let end = memchr::memchr(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
+            // `NAME () `, and `function NAME () ` where the name is a reserved word.
+            if let Some(name) = texts[at..end].strip_suffix(b" () ") {
+                let name = name.strip_prefix(b"function ").unwrap_or(name);
+                if name == named[n].1 {
+                    starts[n] = Some(at);
+                    n += 1;
+                }
             }
-            starts.push(start);
+            at = end + 1;
         }
         starts
     }
 
-    fn exported(named: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
-        let found = named.into_iter().map(|(name, text)| Function { name, attributes: vec![b'x'], text });
+    fn exported(named: &'a [(Vec<u8>, Vec<u8>)]) -> Self {
+        let found = named.iter().map(|(name, text)| Function { name, attributes: b"fx", text });
         Self { found: found.collect() }
     }
 
     fn without_script_code(mut self) -> Self {
         self.found.retain(|f| {
-            let shadow = f.name == b"trap" && contains(&f.text, TRAP_SHADOW);
+            let shadow = f.name == b"trap" && memchr::memmem::find(f.text, TRAP_SHADOW).is_some();
             !f.name.starts_with(SCRIPT_PREFIX) && !shadow
         });
         self
@@ -461,47 +480,18 @@ impl Functions {
         line(out, &[b"\\builtin shopt -s extglob"]);
         line(out, &[b"__rlcx_texts=("]);
         for function in &self.found {
-            line(out, &[&quote(&function.text)]);
+            quote_into(function.text, out);
+            out.push(b'\n');
         }
         line(out, &[b")"]);
         line(out, &[b"\\__rlcx_define"]);
         for attribute in *b"xtr" {
             for function in self.found.iter().filter(|f| f.attributes.contains(&attribute)) {
-                let name = quote(&function.name);
+                let name = quote(function.name);
                 line(out, &[b"\\builtin declare -f", &[attribute], b" -- ", &name, b" 2>/dev/null"]);
             }
         }
     }
-}
-
-/// Where `heading` stands at the start of a line, at or behind `from`.
-fn heading_at(texts: &[u8], from: usize, heading: &[u8]) -> Option<usize> {
-    let mut at = from;
-    while let Some(found) = find(texts.get(at..)?, heading) {
-        let start = at + found;
-        if start == 0 || texts[start - 1] == b'\n' {
-            return Some(start);
-        }
-        at = start + 1;
-    }
-    None
-}
-
-fn find(text: &[u8], what: &[u8]) -> Option<usize> {
-    let first = *what.first()?;
-    let mut at = 0;
-    while let Some(n) = text.get(at..)?.iter().position(|&b| b == first) {
-        at += n;
-        if text[at..].starts_with(what) {
-            return Some(at);
-        }
-        at += 1;
-    }
-    None
-}
-
-fn contains(text: &[u8], what: &[u8]) -> bool {
-    find(text, what).is_some()
 }
 
 /// `$BASH`, if it can stand behind `#!`: one absolute path of printable characters, and not a bash
@@ -542,12 +532,8 @@ mod tests {
     fn values_are_set_before_attributes_that_would_change_them() {
         let text = of("declare -i n=\"\\$(id)\"\ndeclare -Aru m=([a]=\"x\" )\ndeclare -i bare\n");
         assert!(text.contains("declare -- n=\"\\$(id)\"\ndeclare -i n\n"), "{text}");
-        assert!(
-            text.contains("declare -A m=([a]=\"x\" ) 2>/dev/null")
-                || text.contains("declare -A m=([a]=\"x\" )\n"),
-            "{text}"
-        );
-        assert!(text.contains("declare -ru m\n"), "{text}");
+        assert!(text.contains("declare -A m=([a]=\"x\" ) 2>/dev/null\n"), "{text}");
+        assert!(text.contains("declare -ru m 2>/dev/null\n"), "{text}");
         assert!(text.contains("declare -i bare\n"), "{text}");
     }
 
@@ -589,10 +575,10 @@ mod tests {
         let list = b"declare -f a\ndeclare -fx b\ndeclare -f if\ndeclare -f __rlcx_end\ndeclare -f trap\n";
         let texts = b"a () \n{ \n    x b () \n}\nb () \n{ \n    :\n}\ndeclare -fx b\nfunction if () \n{ \n    :\n}\n__rlcx_end () \n{ \n    :\n}\ntrap () \n{ \n    $__rlcx_keep_trap\n}\n";
         let functions = Functions::parse(list, texts);
-        let names: Vec<_> = functions.found.iter().map(|f| f.name.clone()).collect();
+        let names: Vec<_> = functions.found.iter().map(|f| f.name).collect();
         assert_eq!(names, [&b"a"[..], b"b", b"if"]);
         assert_eq!(functions.found[0].text, b"a () \n{ \n    x b () \n}\n");
-        assert_eq!(functions.found[1].attributes, b"x");
+        assert_eq!(functions.found[1].attributes, b"fx");
         assert_eq!(functions.found[1].text, b"b () \n{ \n    :\n}\n");
     }
 

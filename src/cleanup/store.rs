@@ -179,6 +179,7 @@ impl Locked<'_> {
             self.check_target(content.name)?;
             prepared.push((content, self.prepare(content)?));
         }
+        self.sync_files(&prepared)?;
         let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
         for (n, (content, temporary)) in prepared.into_iter().enumerate() {
             if let Err(error) = self.put(content.name, temporary) {
@@ -219,6 +220,22 @@ impl Locked<'_> {
         self.put(content.name, temporary)
     }
 
+    /// All at once, so that a journalling file system can do it in one commit.
+    fn sync_files(&self, prepared: &[(&Content, tempfile::NamedTempFile)]) -> Result<()> {
+        let sync = |(content, file): &(&Content, tempfile::NamedTempFile)| {
+            let target = self.store.path.join(content.name);
+            file.as_file().sync_all().map_err(|e| Error::io("replace", &target, &e))
+        };
+        let Some((first, others)) = prepared.split_first() else { return Ok(()) };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = others.iter().map(|one| scope.spawn(move || sync(one))).collect();
+            let synced = sync(first);
+            // A thread that panicked has not synced anything.
+            let lost = || Error::new(Status::Failed, "cannot sync: a thread has died");
+            threads.into_iter().fold(synced, |all, t| all.and(t.join().unwrap_or_else(|_| Err(lost()))))
+        })
+    }
+
     /// Removes a file; silent where there is none.
     pub fn remove(&self, name: &str) {
         let _ = unlinkat(&self.store.dir, name, UnlinkatFlags::NoRemoveDir);
@@ -244,10 +261,7 @@ impl Locked<'_> {
             .map_err(|e| cannot(&e))?;
         // By descriptor, so that no umask takes a bit away.
         nix::sys::stat::fchmod(file.as_file(), mode).map_err(|e| Error::os("replace", &target, e))?;
-        file.write_all(content.bytes)
-            .and_then(|()| file.flush())
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(|e| cannot(&e))?;
+        file.write_all(content.bytes).and_then(|()| file.flush()).map_err(|e| cannot(&e))?;
         Ok(file)
     }
 
@@ -266,6 +280,7 @@ impl Locked<'_> {
             None => self.remove(content.name),
             Some(bytes) => {
                 if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
+                    let _ = temporary.as_file().sync_all();
                     let _ = self.put(content.name, temporary);
                 }
             }

@@ -4,16 +4,22 @@
 /// `text` as one word that bash reads back byte for byte, in every version and locale.
 #[must_use]
 pub fn quote(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 2);
-    out.push(b'\'');
-    for &b in text {
-        match b {
-            b'\'' => out.extend_from_slice(b"'\\''"),
-            _ => out.push(b),
-        }
-    }
-    out.push(b'\'');
+    let mut out = Vec::with_capacity(text.len() + 64);
+    quote_into(text, &mut out);
     out
+}
+
+/// The same at the end of `out`.
+pub fn quote_into(text: &[u8], out: &mut Vec<u8>) {
+    out.push(b'\'');
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\'', rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(b"'\\''");
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'\'');
 }
 
 /// Splits the output of `declare -p` or `alias -p` into commands, each without its newline.

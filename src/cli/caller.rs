@@ -84,10 +84,10 @@ impl Caller {
     /// Makes the watcher run `script`, unless a script with entries is hooked already.
     pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
         let state = self.hook_state(script);
-        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath) {
-            if clpath.read()? != Hooked::Script(script.to_owned()) {
-                clpath.write(script)?;
-            }
+        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath)
+            && clpath.read()? != Hooked::Script(script.to_owned())
+        {
+            clpath.write(script)?;
         }
         Ok(state)
     }
@@ -129,15 +129,16 @@ pub(super) fn snapshot_kept(store: &Store) -> Result<Snapshot> {
     }
 }
 
-/// What the shim sends.
-pub(super) fn read_stream() -> Result<Stream> {
-    Stream::parse(&read_stdin()?)
+/// What the shim has sent.
+pub(super) fn parse_stream(bytes: &[u8]) -> Result<Stream<'_>> {
+    Stream::parse(bytes)
         .ok_or_else(|| Error::new(Status::Failed, "the shell stopped before it had sent its state"))
 }
 
 /// All of standard input.
 pub(super) fn read_stdin() -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // A snapshot of BeakerLib is 200 KB: room for it at once.
+    let mut bytes = Vec::with_capacity(1 << 19);
     std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::io("read", "standard input", &e))?;
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
-    Caller, Hook, load_buffer, load_script, places, random_id, read_stdin, read_stream, snapshot_kept,
+    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_stdin, snapshot_kept,
     snapshot_without_shell,
 };
 use super::{print, render};
@@ -45,9 +45,10 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
 }
 
 fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
-    let stream = args.shell.shell.then(read_stream).transpose()?;
+    let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
+    let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let text = match &stream {
-        Some(stream) => stream.text.clone(),
+        Some(stream) => stream.text.to_vec(),
         None => text_of(args)?,
     };
     if text.trim_ascii().is_empty() {
@@ -56,13 +57,14 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     if text.contains(&0) {
         return Err(Error::usage("the text of an entry must not hold a NUL byte: bash cannot keep one"));
     }
+    let sent_snapshot = stream.map(|s| s.snapshot());
     let store = caller.open(IfMissing::Make)?;
     if !args.parsed {
-        check_syntax(&text, &snapshot_for(&store, stream.as_ref())?)?;
+        check_syntax(&text, &snapshot_or(&store, sent_snapshot.clone())?)?;
     }
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
-    let snapshot = snapshot_for(&store, stream.as_ref())?;
+    let snapshot = snapshot_or(&store, sent_snapshot)?;
     let entry = Entry {
         id: random_id(),
         time: Some(now()),
@@ -76,8 +78,8 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     if args.print_id { print(format!("{id}\n").as_bytes()) } else { Ok(()) }
 }
 
-fn snapshot_for(store: &Store, stream: Option<&Stream>) -> Result<Snapshot> {
-    stream.map_or_else(|| snapshot_without_shell(store), |s| Ok(s.snapshot()))
+fn snapshot_or(store: &Store, sent: Option<Snapshot>) -> Result<Snapshot> {
+    sent.map_or_else(|| snapshot_without_shell(store), Ok)
 }
 
 /// The entry's text, from the command line or standard input.
@@ -147,7 +149,8 @@ fn save(store: &Store, locked: &Locked, buffer: &Buffer, snapshot: &Snapshot) ->
 /// With `shell`, the first line of the answer is a word for the shim, and the state that the shell
 /// sends is used where there are entries and no shell's state.
 fn rehook(caller: &Caller, shell: bool) -> Result<()> {
-    let stream = if shell { Stream::parse(&read_stdin()?) } else { None };
+    let sent = if shell { read_stdin()? } else { Vec::new() };
+    let stream = Stream::parse(&sent);
     let store = caller.open(IfMissing::Make)?;
     let locked = store.lock(LOCK_DEADLINE)?;
     let buffer = load_buffer(&store)?;
@@ -224,14 +227,15 @@ fn known_ids(buffer: &Buffer, ids: &[String]) -> Result<Vec<Id>> {
 }
 
 fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
-    let stream = args.shell.shell.then(read_stream).transpose()?;
+    let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
+    let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let store = caller.open(IfMissing::Fail)?;
     let name = format!("run-{}.sh", process::id());
     let (purpose, snapshot) = {
         let locked = store.lock(LOCK_DEADLINE)?;
         let buffer = existing_buffer(&store)?;
         let purpose = Purpose::Now(chosen(&buffer, args)?);
-        let snapshot = snapshot_for(&store, stream.as_ref())?;
+        let snapshot = snapshot_or(&store, stream.map(|s| s.snapshot()))?;
         let bytes = script::render(&buffer, &snapshot, &purpose, &places(&store, &name));
         locked.write(Content { name: &name, ..Content::script(&bytes) })?;
         (purpose, snapshot)

@@ -107,7 +107,8 @@ impl Session<'_> {
 
     fn resume(&self) -> Result<u8> {
         // A state that cannot be read is no reason to leave the other entries undone.
-        let state = Stream::parse(&read_stdin()?).map(|s| s.snapshot());
+        let sent = read_stdin()?;
+        let state = Stream::parse(&sent).map(|s| s.snapshot());
         let buffer = self.strike_entry()?;
         let Some(parsed) = self.load()? else {
             return Err(Error::new(crate::error::Status::Failed, "the final script is gone"));

@@ -31,6 +31,12 @@ const WATCHED: [Signal; 9] = [
 /// The blocked signals, read one by one.
 pub struct Signals(SignalFd);
 
+/// The signals the watcher reacts to, as a mask.
+#[must_use]
+pub fn watched() -> SigSet {
+    WATCHED.into_iter().collect()
+}
+
 impl Signals {
     /// Blocks the signals; also returns the mask from before.
     ///
@@ -38,7 +44,7 @@ impl Signals {
     /// No descriptor is to be had.
     pub fn block() -> Result<(Self, SigSet)> {
         let failed = |e: Errno| Error::os("wait for signals with", "signalfd", e);
-        let watched: SigSet = WATCHED.into_iter().collect();
+        let watched = watched();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched), Some(&mut before)).map_err(failed)?;
         let fd =

@@ -7,7 +7,7 @@
 
 use super::inherit::Inheritance;
 use super::process::{Group, Launch, Place, kill_one, own_program};
-use super::signals::Signals;
+use super::signals::{Signals, watched};
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -69,14 +69,15 @@ impl Terminal {
         if !self.is_ours() && self.lent != Some(group) {
             return false;
         }
+        // First the sentinel: no key may find the group alone.
+        if self.sentinel.is_none() {
+            self.sentinel = Sentinel::start(group, inheritance);
+        }
         // SIGTTOU is blocked, so this works from the background too (tcsetpgrp(3)).
         if tcsetpgrp(&self.tty, group.leader()).is_err() {
             return false;
         }
         self.lent = Some(group);
-        if self.sentinel.is_none() {
-            self.sentinel = Sentinel::start(group, inheritance);
-        }
         true
     }
 
@@ -166,10 +167,12 @@ impl Sentinel {
     fn start(group: Group, inheritance: &Inheritance) -> Option<Self> {
         let (ears, mouth) = pipe2(OFlag::O_CLOEXEC).ok()?;
         let argv = [SENTINEL_NAME.into()];
+        // Born with everything blocked, so that a key pressed in this moment waits for it.
+        let inheritance = Inheritance { mask: watched(), ..*inheritance };
         let launch = Launch {
             argv: &argv,
             env: &[],
-            inheritance,
+            inheritance: &inheritance,
             place: Place::Join(group),
             // Its standard output, the one descriptor that safe code can use by number.
             descriptors: &[(mouth.as_raw_fd(), 1)],

@@ -1,6 +1,6 @@
 //! An arena of its own for each watcher test: a directory, scripts in it, a watcher started there
 //! with a clean environment, and waiting with a deadline instead of sleeping.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
