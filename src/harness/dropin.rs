@@ -150,7 +150,7 @@ fn sweep(folder: &Path) {
     for entry in names.flatten() {
         let name = entry.file_name();
         if let Some((pid, start)) = name.to_str().and_then(bound_to)
-            && registry::start_time(pid) != Some(start)
+            && !registry::is_running(pid, start)
         {
             let _ = fs::remove_file(entry.path());
         }

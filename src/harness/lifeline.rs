@@ -1,7 +1,7 @@
 //! Lifelines: processes whose death means that the harness has given the test up. Held by pidfd, so
 //! that a reused number is never mistaken for them.
 
-use crate::registry::start_time;
+use crate::registry::{is_running, start_time};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpid, getsid};
 use std::fs;
@@ -65,7 +65,7 @@ impl Lifeline {
                 let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
                 !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
             }
-            None => start_time(self.pid) == Some(self.start) && !is_zombie(self.pid),
+            None => is_running(self.pid, self.start),
         }
     }
 }
@@ -76,19 +76,11 @@ pub fn session_leader() -> Option<Pid> {
     getsid(None).ok().filter(|pid| pid.as_raw() > 0)
 }
 
-/// State and parent stand behind the command name (proc_pid_stat(5), fields 3 and 4).
-fn stat_field(pid: Pid, index: usize) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(index).map(str::to_owned)
-}
-
+/// Behind the command name, which may hold anything, and the state (proc_pid_stat(5), field 4).
 fn parent(pid: Pid) -> Option<Pid> {
-    stat_field(pid, 1)?.parse().ok().map(Pid::from_raw)
-}
-
-fn is_zombie(pid: Pid) -> bool {
-    stat_field(pid, 0).is_none_or(|state| matches!(state.as_str(), "Z" | "X" | "x"))
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let rest = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
+    std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
 #[cfg(test)]
