@@ -81,15 +81,16 @@ OURS
 cat >>"$work/measure.sh" <<'IDS'
 id_of() { # <number>  an id that no other number has
 	local letters=abcdefghjkmnpqrstuvwxyz23456789 number=$1 id='' n
-	for ((n = 0; n < 6; ++n)); do id+=${letters:number % 31:1} number=$((number / 31)); done
+	for ((n = 0; n < 6; ++n)); do id+=${letters:number%31:1} number=$((number / 31)); done
 	echo "$id"
 }
 IDS
 
 run() { # <script> <variables> <entries> <rounds>
 	BEAKERLIB_DIR=$(mktemp -d "$work/state.XXXXXX") TESTID='' WORK=$work SHIM=$here/shell/rl-cleanup.sh \
-		VARIABLES=$2 ENTRIES=$3 ROUNDS=$4 bash "$work/$1.sh" 2>/dev/null
+	VARIABLES=$2 ENTRIES=$3 ROUNDS=$4 bash "$work/$1.sh" 2>/dev/null
 }
+# shellcheck disable=SC1091 # it is written above
 . "$work/measure.sh"
 
 ratio() { printf '%d.%02d' $(($1 / $2)) $(($1 * 100 / $2 % 100)); }

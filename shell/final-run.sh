@@ -40,15 +40,18 @@ __rlcx_dump() { # prints this shell's state, as __rlc_dump of the shim does
 
 __rlcx_go_on() { # [option...]  goes on in a new shell, with this one's state
 	\builtin trap - EXIT
-	if __rlcx_dump 2>/dev/null | __rlcx_call resume "$@"; then
-		\builtin exec "$__rlcx_bash" "$__rlcx_self" --resume
-	fi
+	__rlcx_dump 2>/dev/null | __rlcx_call resume "$@"
+	case $? in
+	0) \builtin exec "$__rlcx_bash" "$__rlcx_self" --resume ;;
+	13) \builtin exit 0 ;;
+	esac
 	__rlcx_go_on_alone
 }
 
 __rlcx_go_on_alone() { # the same without the binary: what entries have set is lost
 	\builtin local __rlcx_lines
 	\builtin mapfile -t __rlcx_lines <"$__rlcx_self"
+	((${#__rlcx_lines[@]} > 0)) || \builtin exit 0
 	\builtin set +C
 	if \builtin printf '%s\n' "${__rlcx_lines[@]:0:__rlcx_head_lines}" "${__rlcx_lines[@]:__rlcx_after}" \
 		>"$__rlcx_self"; then

@@ -90,8 +90,8 @@ __rlc_say() { # <BeakerLib's function for it> <message>
 # ---------------------------------------------------------------- entries
 
 __rlc_add() { # <public function> <append|prepend> <option or ''> [text...]
-	builtin local __rlcl_parsed __rlcl_status
-	__rlcl_parsed='' __rlcl_status=0 rlCleanupID=''
+	builtin local __rlcl_status
+	rlCleanupID=''
 	if (($# < 4)); then
 		__rlc_say rlLogError "$1: not enough arguments"
 		builtin return 1
@@ -103,15 +103,42 @@ __rlc_add() { # <public function> <append|prepend> <option or ''> [text...]
 		builtin return 1
 	fi
 	__rlc_in_cleanup || __rlc_watched || __rlc_warn "$1"
-	# Only this shell has the aliases and options the text will be read with. An interactive one
-	# ignores 'set -n', and would run it.
-	if [[ $- != *i* ]]; then
-		(builtin eval -- "builtin set -n"$'\n'"$4") || builtin return 1
-		__rlcl_parsed=--parsed
+	__rlcl_status=11
+	while ((__rlcl_status == 11)); do # the id is taken
+		__rlcl_status=0
+		__rlc_new_id
+		# While this shell prints its state, the other end reads the text.
+		__rlc_dump "$4" 2>/dev/null | (__rlc_read "$4" "$2" --id="$rlCleanupID" ${3:+"$3"}) || __rlcl_status=$?
+	done
+	if ((__rlcl_status != 0)); then
+		rlCleanupID=''
+		builtin return 1
 	fi
-	# shellcheck disable=SC2034 # for the test
-	rlCleanupID=$(__rlc_send "$4" "$2" --print-id ${3:+"$3"} ${__rlcl_parsed:+"$__rlcl_parsed"}) || __rlcl_status=1
-	builtin return "$__rlcl_status"
+}
+
+__rlc_read() { # <text> <subcommand> [option...]  replaces this subshell
+	# Only a shell of the test's has the aliases and options the text will be read with. An
+	# interactive one ignores 'set -n', and would run it: there the binary asks a bash of its own.
+	if [[ $- == *i* ]]; then __rlc_exec "${@:2}" --shell; fi
+	if (builtin eval -- "builtin set -n"$'\n'"$1"); then
+		__rlc_exec "${@:2}" --shell --parsed
+	fi
+	builtin exit 1
+}
+
+# A fork and a pipe to ask the binary for an id would cost as much as all of its own work. RANDOM is
+# the test's: each use of it would change what the test draws next.
+__rlc_new_id() { # sets rlCleanupID
+	builtin local __rlcl_number __rlcl_letters
+	builtin printf -v __rlcl_number '%(%s)T' -1
+	((__rlc_count = ${__rlc_count:-0} + 1))
+	((__rlcl_number = (__rlcl_number * 2654435761 + BASHPID * 40503 + __rlc_count * 69069) & 0x7fffffffff)) || builtin true
+	__rlcl_letters=abcdefghjkmnpqrstuvwxyz23456789
+	rlCleanupID=''
+	while ((${#rlCleanupID} < 6)); do
+		rlCleanupID+=${__rlcl_letters:__rlcl_number%31:1}
+		((__rlcl_number /= 31)) || builtin true
+	done
 }
 
 __rlc_warn() { # <public function>  once a journal, in BeakerLib's words
@@ -250,5 +277,6 @@ if __rlc_find; then
 	__rlc_keep_own rlJournalEnd
 	__rlc_define
 else
-	__rlc_say rlLogWarning "rl-cleanup: the program 'rl-cleanup' was not found: set RL_CLEANUP to its path"
+	# Not through BeakerLib's log: there is no journal yet to write it to.
+	builtin printf '%s\n' "rl-cleanup: the program 'rl-cleanup' was not found: set RL_CLEANUP to its path" >&2
 fi

@@ -107,6 +107,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// The C library's words for an errno (strerror(3)); nix has shorter ones of its own.
+#[must_use]
+pub fn errno_text(errno: nix::errno::Errno) -> String {
+    Cause(&io::Error::from(errno)).to_string()
+}
+
 /// An `io::Error` without the "(os error 28)" that std puts behind it.
 pub struct Cause<'a>(pub &'a io::Error);
 

@@ -64,6 +64,12 @@ impl ClPath {
         name.into()
     }
 
+    /// A file that is there once a cleanup has been started.
+    #[must_use]
+    pub fn cleanup_marker(&self) -> PathBuf {
+        self.private_dir().join("cleanup-started")
+    }
+
     /// Where a running final script reports.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -11,6 +11,7 @@ use stage::Running;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// How the test's run comes to its end.
 #[derive(Clone, Copy, PartialEq)]
@@ -240,6 +241,29 @@ fn python(test: &str, end: End) {
     // Its parent is gone, so it is for somebody else to reap it.
     let running = || fs::read_to_string(process.join("stat")).is_ok_and(|s| !s.contains(") Z "));
     assert!(stage::soon(|| !running()), "still running: {server}\n{}", run.output());
+}
+
+/// Every entry is prepended before the change that it undoes, so the middle is no special moment.
+#[test]
+fn extreme_interrupted_at_any_moment_leaves_nothing() {
+    let test = "extreme_interrupted_at_any_moment_leaves_nothing";
+    if let Some(reason) = no_mount() {
+        return stage::skip(test, reason);
+    }
+    for step in 0..25 {
+        let Some(scene) = scene(test, ShimAlone, By(Signal::SIGINT)) else { return };
+        let dir = scene.state().join("extreme").to_str().unwrap().to_owned();
+        let mut command = scene.command(env!("CARGO_BIN_EXE_beakerlib-testwatcher"), "extreme");
+        command.arg("./runtest.sh");
+        let mut run = scene.start(command);
+        let _salvage = Salvage(dir.clone());
+        // Waits for nothing: the moments are spread over the time that the test takes to its middle.
+        std::thread::sleep(Duration::from_millis(step * 30));
+        scene.finish(&mut run);
+        assert!(!mounted(&dir), "still mounted:\n{}", run.output());
+        assert!(stage::soon(|| !attached(&dir)), "still attached:\n{}", run.output());
+        assert!(!Path::new(&dir).exists(), "still there: {dir}\n{}", run.output());
+    }
 }
 
 macro_rules! runs {

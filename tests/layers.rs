@@ -1,5 +1,6 @@
 //! Imports run downward (CONTRIBUTING.md): bin -> cli -> {watch, cleanup, harness} -> hook,
 //! registry -> error. The two halves do not know each other, and pure rooms do no I/O.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

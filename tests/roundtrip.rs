@@ -3,6 +3,7 @@
 //!
 //! `RL_CLEANUP_ROUNDTRIPS` says how many (default 300), `RL_CLEANUP_SEED` where to start. A failure
 //! prints its seed: `RL_CLEANUP_SEED=n RL_CLEANUP_ROUNDTRIPS=1 cargo test --test roundtrip`.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod common;
 

@@ -99,6 +99,9 @@ fn not_found_not_executable_usage_and_own_failure() {
     assert_eq!(arena.run(arena.watch::<&str>(&[])).status, 2);
     assert_eq!(arena.run(arena.watch(&["--time-limit", "0", "true"])).status, 2);
     assert_eq!(arena.run(arena.watch(&["--no-such-option", "true"])).status, 2);
+    let mut command = arena.command(watch_common::TOOLKIT);
+    command.args(["--dir", "/tmp", "watch", "true"]);
+    assert_eq!(arena.run(command).status, 2);
     // Options end where the command begins.
     let ending = arena.run(arena.watch(&["echo", "--quiet", "--", "-x"]));
     assert_eq!((ending.status, ending.stdout.as_str()), (0, "--quiet -- -x\n"));

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Extreme: a test without any cleanup phase. All that it does to the machine, a loop device, a file
 # system and a mount, is undone by the cleanup that it has prepended, whether it ends or is killed.
-# Needs root and a free loop device.
+# Each entry is prepended before the change that it undoes, so that there is no moment at which a kill
+# leaves something behind. Needs root and a free loop device.
 cd "$(dirname "$0")" || exit 1
 . ../setup.sh
 
-# Finds the device by its file, so that it can be prepended before there is a device: a kill that
-# comes between losetup and the next line leaves nothing attached.
+# Finds the device by its file: which one it is will be known only when it is too late to prepend.
 detach() { # <file>
   local device
   for device in $(losetup -j "$1" | cut -d: -f1); do
@@ -28,8 +28,10 @@ attach() { # <file>
 rlJournalStart
 
 ex_phase "A symlink on an ext3 file system"
-dir=$(mktemp -d /var/tmp/extreme-XXXXXX) || ex_give_up "no directory"
+# In the state directory nobody else can have made it first, as could be with a name in /var/tmp.
+dir=$BEAKERLIB_DIR/extreme
 rlPrependCleanup "rm -rf --one-file-system '$dir'"
+ex_run "mkdir '$dir'" "make a directory" || ex_give_up "no directory"
 
 disk=$dir/disk mnt=$dir/mnt
 ex_run "dd if=/dev/zero of='$disk' bs=1M count=100 status=none" "make a file of 100 MB"
@@ -38,8 +40,7 @@ rlPrependCleanup "detach '$disk'"
 loop=$(attach "$disk") || ex_give_up "no loop device"
 ex_run "mkfs.ext3 -q '$loop'" "make a file system on $loop"
 
-ex_run "mkdir '$mnt'"
-# Before the mount too: no harm if it comes to nothing.
+ex_run "mkdir '$mnt'" "make a mount point"
 rlPrependCleanup "umount -f '$mnt' 2>/dev/null || ! mountpoint -q '$mnt'"
 ex_run "mount '$loop' '$mnt'" "mount it" || ex_give_up "no mount"
 

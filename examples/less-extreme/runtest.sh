@@ -56,8 +56,9 @@ fi
 # The last line may lack its end.
 ex_run "printf '\\n%s\\n' '127.0.0.1 $name' >>'$hosts'" "add a line to $hosts"
 
-work=$(mktemp -d) || ex_give_up "no directory"
+work=$BEAKERLIB_DIR/less-extreme
 rlAppendCleanup "rm -rf '$work'"
+mkdir "$work" || ex_give_up "no directory"
 mkfifo "$work/port" || ex_give_up "no FIFO"
 listen >"$work/port" &
 listener=$!

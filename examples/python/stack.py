@@ -7,10 +7,10 @@ EXAMPLE_READY and EXAMPLE_HANG work as in the other examples.
 """
 
 import os
+import secrets
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 
 
@@ -25,17 +25,20 @@ def undo_shell(text):
 
 
 def main():
-    work = tempfile.mkdtemp(prefix="a directory with spaces ", dir="/var/tmp")
-    undo("rmdir", work)
+    # A name first, then its removal, then the directory: a kill between two lines leaves nothing.
+    work = f"/var/tmp/a directory with spaces {secrets.token_hex(8)}"
+    undo("rm", "-rf", work)
+    os.mkdir(work, mode=0o700)
 
     path = os.path.join(work, "it's a file")
-    undo("rm", "-f", path)
     with open(path, "w", encoding="utf-8") as file:
         file.write("text\n")
 
     # In a session of its own: no signal to the test's process group reaches it.
-    server = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    undo_shell(f"kill {server.pid} # the server")
+    pid_file = os.path.join(work, "server.pid")
+    undo_shell(f"! read -r pid <{shlex.quote(pid_file)} || kill $pid")
+    script = 'echo $$ >"$1" && exec sleep 1000'
+    server = subprocess.Popen(["sh", "-c", script, "sh", pid_file], start_new_session=True)
 
     print(subprocess.run(["rl-cleanup", "list"], check=True, capture_output=True, text=True).stdout)
 

@@ -1,6 +1,7 @@
 //! The command line of `rl-cleanup`, as clap reads it. Owns names, help texts and value parsers;
 //! must not do any of the work.
 
+use crate::cleanup::buffer::Id;
 use crate::watch::options::{Duration, HarnessChoice, KillScope, SigtermPolicy};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -124,6 +125,9 @@ pub struct AddArgs {
     /// Print the new entry's id
     #[arg(long)]
     pub print_id: bool,
+    /// The id that the new entry is to have; exit status 11 if it is taken
+    #[arg(long, hide = true, value_name = "ID")]
+    pub id: Option<Id>,
     /// The shell has parsed the text already
     #[arg(long, hide = true)]
     pub parsed: bool,
@@ -164,7 +168,7 @@ pub struct ShowArgs {
 pub struct RemoveArgs {
     /// Ids, as 'list' shows them
     #[arg(value_name = "ID", required = true)]
-    pub ids: Vec<String>,
+    pub ids: Vec<Id>,
     /// From the shim.
     #[command(flatten)]
     pub shell: ShellArgs,
@@ -178,7 +182,7 @@ pub struct RunArgs {
     pub to_mark: bool,
     /// Ids, as 'list' shows them [default: all entries]
     #[arg(value_name = "ID")]
-    pub ids: Vec<String>,
+    pub ids: Vec<Id>,
     /// From the shim.
     #[command(flatten)]
     pub shell: ShellArgs,
@@ -227,13 +231,13 @@ pub struct ScriptArgs {
     pub fingerprint: Option<u64>,
     /// The entry that has run
     #[arg(long, value_name = "ID")]
-    pub id: Option<String>,
+    pub id: Option<Id>,
     /// Its exit status
     #[arg(long, value_name = "STATUS", default_value_t = 0)]
     pub status: u8,
     /// The entry that the script would run next
     #[arg(long, value_name = "ID")]
-    pub next: Option<String>,
+    pub next: Option<Id>,
     /// From the shell.
     #[command(flatten)]
     pub shell: ShellArgs,

@@ -25,12 +25,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
-pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
+pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
     // Whatever the test has set, nothing here is made for others to read.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    match command {
-        Command::Append(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
-        Command::Prepend(args) => add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
+    let done = match command {
+        Command::Append(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
+        Command::Prepend(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
         Command::Rehook(args) => rehook(&Caller::new(dir, Some(&args.shell)), args.shell.shell),
         Command::List(args) => list(&Caller::new(dir, None), &args),
         Command::Show(args) => show(&Caller::new(dir, None), &args),
@@ -41,10 +41,14 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<()> {
         Command::Shim(args) => shim(&args),
         Command::Completions(args) => completions(&args),
         Command::Watch(_) | Command::Script(_) | Command::HarnessHook { .. } => Ok(()),
-    }
+    };
+    done.map(|()| 0)
 }
 
-fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
+/// The shim must draw another id.
+const TAKEN: u8 = 11;
+
+fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let text = match &stream {
@@ -65,8 +69,11 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
     let snapshot = snapshot_or(&store, sent_snapshot)?;
+    if args.id.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
+        return Ok(TAKEN);
+    }
     let entry = Entry {
-        id: random_id(),
+        id: args.id.clone().unwrap_or_else(random_id),
         time: Some(now()),
         mark: if args.mark { Mark::Set } else { Mark::Unset },
         cwd: std::env::current_dir().ok().map(|d| d.into_os_string().into_vec()),
@@ -75,7 +82,10 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<()> {
     let id = buffer.add(entry, place);
     caller.hook(&store.script_path())?;
     save(&store, &locked, &buffer, &snapshot)?;
-    if args.print_id { print(format!("{id}\n").as_bytes()) } else { Ok(()) }
+    if args.print_id {
+        print(format!("{id}\n").as_bytes())?;
+    }
+    Ok(0)
 }
 
 fn snapshot_or(store: &Store, sent: Option<Snapshot>) -> Result<Snapshot> {
@@ -106,7 +116,8 @@ fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
     let cannot = |e: &std::io::Error| Error::io("run", &snapshot.interpreter, e);
     let mut file =
         tempfile::NamedTempFile::new().map_err(|e| Error::io("write", std::env::temp_dir(), &e))?;
-    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, b"\n"].concat();
+    let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
+    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, end].concat();
     file.write_all(&script).map_err(|e| Error::io("write", file.path(), &e))?;
     let answer = process::Command::new(&snapshot.interpreter)
         .args(["--norc", "--noprofile"])
@@ -118,7 +129,7 @@ fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
     if answer.status.success() {
         return Ok(());
     }
-    let head = script.len() - text.len() - 1;
+    let head = script.len() - text.len() - end.len();
     let lines_before = script[..head].iter().filter(|&&b| b == b'\n').count();
     let said = String::from_utf8_lossy(&answer.stderr).into_owned();
     let name = format!("{}: ", file.path().display());
@@ -191,7 +202,7 @@ fn existing_buffer(store: &Store) -> Result<Buffer> {
     Ok(Buffer::parse(&bytes))
 }
 
-fn remove(caller: &Caller, ids: &[String]) -> Result<()> {
+fn remove(caller: &Caller, ids: &[Id]) -> Result<()> {
     let store = caller.open(IfMissing::Fail)?;
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = existing_buffer(&store)?;
@@ -212,15 +223,11 @@ fn clear(caller: &Caller) -> Result<()> {
 }
 
 /// All of them, or none and an error that names the first unknown one.
-fn known_ids(buffer: &Buffer, ids: &[String]) -> Result<Vec<Id>> {
-    let known = |text: &String| {
-        let id: Id = text.parse().map_err(Error::usage)?;
-        match buffer.get(&id) {
-            Some(_) => Ok(id),
-            None => Err(Error::new(
-                Status::Failed,
-                format!("there is no entry '{id}': 'rl-cleanup list' shows them"),
-            )),
+fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
+    let known = |id: &Id| match buffer.get(id) {
+        Some(_) => Ok(id.clone()),
+        None => {
+            Err(Error::new(Status::Failed, format!("there is no entry '{id}': 'rl-cleanup list' shows them")))
         }
     };
     ids.iter().map(known).collect()

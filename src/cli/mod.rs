@@ -41,13 +41,16 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
+        Command::Watch(_) if cli.dir.is_some() => finish(Err(Error::usage(
+            "watch takes no --dir: the test's own BEAKERLIB_DIR, or the watcher's private directory, is used",
+        ))),
         Command::Watch(args) => watch::watch(args),
         Command::HarnessHook { .. } => {
             crate::harness::dropin::end_task();
             ExitCode::SUCCESS
         }
         Command::Script(args) => finish(script::dispatch(cli.dir, args)),
-        command => finish(cleanup::dispatch(cli.dir, command).map(|()| 0)),
+        command => finish(cleanup::dispatch(cli.dir, command)),
     }
 }
 

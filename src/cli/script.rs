@@ -3,7 +3,7 @@
 use super::args::{ScriptArgs, ScriptEvent};
 use super::caller::{Caller, load_buffer, places, read_stdin};
 use super::print;
-use crate::cleanup::buffer::{Buffer, Entry, Id, fingerprint};
+use crate::cleanup::buffer::{Buffer, Entry, fingerprint};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
 use crate::cleanup::store::{Content, IfMissing, LOCK_DEADLINE, Locked, SCRIPT, Store};
@@ -17,6 +17,8 @@ use std::path::PathBuf;
 const GO_ON: u8 = 0;
 /// The script must execute itself anew: it is another one now.
 const CHANGED: u8 = 10;
+/// The script has nothing left to do.
+const OVER: u8 = 13;
 
 /// Answers one event; the number is the exit status.
 pub(super) fn dispatch(dir: Option<PathBuf>, args: ScriptArgs) -> Result<u8> {
@@ -101,7 +103,7 @@ impl Session<'_> {
         let buffer = self.strike_entry()?;
         let purpose =
             if self.args.now { self.load()?.map_or(Purpose::Final, |p| p.purpose) } else { Purpose::Final };
-        let next = purpose.select(&buffer).first().map(|e| e.id.to_string());
+        let next = purpose.select(&buffer).first().map(|e| e.id.clone());
         Ok(if next == self.args.next { GO_ON } else { CHANGED })
     }
 
@@ -110,9 +112,8 @@ impl Session<'_> {
         let sent = read_stdin()?;
         let state = Stream::parse(&sent).map(|s| s.snapshot());
         let buffer = self.strike_entry()?;
-        let Some(parsed) = self.load()? else {
-            return Err(Error::new(crate::error::Status::Failed, "the final script is gone"));
-        };
+        // Somebody else has finished this cleanup meanwhile.
+        let Some(parsed) = self.load()? else { return Ok(OVER) };
         self.write(&buffer, &state.unwrap_or(parsed.snapshot), &parsed.purpose)?;
         Ok(GO_ON)
     }
@@ -135,8 +136,7 @@ impl Session<'_> {
     /// by line, and compared with the buffer when it starts the next time.
     fn strike_entry(&self) -> Result<Buffer> {
         let mut buffer = load_buffer(self.store)?;
-        let id: Option<Id> = self.args.id.as_deref().and_then(|id| id.parse().ok());
-        if let Some(entry) = id.and_then(|id| buffer.remove(&id)) {
+        if let Some(entry) = self.args.id.as_ref().and_then(|id| buffer.remove(id)) {
             self.locked.shrink(Content::buffer(&buffer.render()))?;
             self.report(&[self.ran(&entry)]);
         }

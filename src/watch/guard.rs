@@ -10,6 +10,7 @@ use super::inherit::Inheritance;
 use super::machine::{Found, Outcome};
 use super::options::Options;
 use super::process::{Launch, Place, has_in_environment, has_variable, own_program, processes};
+use crate::error::errno_text;
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
 use nix::fcntl::OFlag;
@@ -66,7 +67,7 @@ impl Guard {
         stdin: RawFd,
     ) -> Result<Self, String> {
         let program = own_program().ok_or("this program's own file cannot be found")?;
-        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(|e| e.desc().to_owned())?;
+        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(errno_text)?;
         let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into(), tie];
         argv.extend(options.to_words());
         let env: Vec<_> = std::env::vars_os().collect();
@@ -76,8 +77,9 @@ impl Guard {
             inheritance,
             place: Place::NewSession,
             descriptors: &[(stdin, KEPT_STDIN), (ears.as_raw_fd(), 0)],
+            marker: None,
         };
-        let pid = launch.start_as(&program).map_err(|e| e.0.desc().to_owned())?;
+        let pid = launch.start_as(&program).map_err(|e| errno_text(e.0))?;
         Ok(Self { pid, line })
     }
 
@@ -185,10 +187,12 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         }
         Some(Word::Test(_)) => Found::Test,
         Some(Word::Killing(_)) => Found::Killing(outcome),
-        Some(Word::Tested(_)) => {
+        // Started, and by now perhaps over: never a second time.
+        Some(Word::Tested(_)) if clpath.cleanup_marker().exists() => {
             cleanup = find_leader(clpath, true);
-            if cleanup.is_some() { Found::Cleanup(outcome) } else { Found::Tested(outcome) }
+            Found::Cleanup(outcome)
         }
+        Some(Word::Tested(_)) => Found::Tested(outcome),
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
         Some(Word::CleanupKilling | Word::Copied(..) | Word::Leave) => Found::CleanupKilling(outcome),
     };

@@ -20,7 +20,7 @@ mod voice;
 
 pub use voice::Volume;
 
-use crate::error::{Error, Result, Status};
+use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
@@ -36,7 +36,7 @@ use process::{Change, Group, Launch, Members, Place, Process};
 use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
@@ -282,6 +282,7 @@ impl Watcher {
             inheritance: &self.inheritance,
             place: Place::NewGroup,
             descriptors: &[],
+            marker: None,
         };
         match launch.start() {
             Ok(pid) => {
@@ -709,7 +710,16 @@ impl Watcher {
         if let Some(log) = log {
             descriptors.extend(diverted.iter().map(|fd| (log, *fd)));
         }
-        script::Run { env: self.environment(Some(outcome)), inheritance: self.inheritance, descriptors }
+        // The guard's proof, should we be killed between this start and the word to it.
+        let marker = self.clpath.cleanup_marker();
+        let marker =
+            marker.parent().is_some_and(|d| d.is_dir()).then(|| (marker, self.alarms.as_fd().as_raw_fd()));
+        script::Run {
+            env: self.environment(Some(outcome)),
+            inheritance: self.inheritance,
+            descriptors,
+            marker,
+        }
     }
 
     /// Who is left of a test that ended by itself; nobody is asked where nobody can be.
@@ -952,8 +962,8 @@ fn cannot_start(errno: Errno, command: &std::ffi::OsStr) -> (u8, String) {
         }
         Errno::ENOENT => (127, "command not found".into()),
         // No process or memory to be had: that is not the command's fault.
-        Errno::EAGAIN | Errno::ENOMEM => (125, errno.desc().to_owned()),
-        _ => (126, errno.desc().to_owned()),
+        Errno::EAGAIN | Errno::ENOMEM => (125, errno_text(errno)),
+        _ => (126, errno_text(errno)),
     }
 }
 

@@ -4,8 +4,10 @@
 use super::inherit::Inheritance;
 use super::machine::Exit;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -84,12 +86,15 @@ pub struct Process {
     pub parent: Pid,
     /// Its process group.
     pub group: Pid,
+    /// How many threads it has.
+    threads: u32,
 }
 
 impl Process {
-    /// A zombie of ours will be reaped in a moment, and whoever counts processes should not see it.
+    /// A zombie of ours will be reaped in a moment, and whoever counts processes should not see it. A
+    /// zombie with more than one thread is a process whose main thread has ended; the others run on.
     fn is_living(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X' | 'x') || self.parent == Pid::this()
+        !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1 || self.parent == Pid::this()
     }
 
     fn read(pid: Pid) -> Option<Self> {
@@ -103,6 +108,8 @@ impl Process {
             state: rest.next()?.chars().next()?,
             parent: Pid::from_raw(rest.next()?.parse().ok()?),
             group: Pid::from_raw(rest.next()?.parse().ok()?),
+            // Field 20; 17 stand before it from the state on, and 3 are taken.
+            threads: rest.nth(14)?.parse().ok()?,
         })
     }
 }
@@ -205,6 +212,10 @@ pub struct Launch<'a> {
     pub place: Place,
     /// Descriptors to put in place: (ours, its number).
     pub descriptors: &'a [(RawFd, RawFd)],
+    /// A file that the new process makes before it executes the program: proof that it was started,
+    /// for somebody who cannot ask us any more. The number is a close-on-exec descriptor of ours
+    /// that it may use for that.
+    pub marker: Option<(&'a Path, RawFd)>,
 }
 
 /// Where a new process goes.
@@ -278,6 +289,11 @@ impl Launch<'_> {
         let mut actions = PosixSpawnFileActions::init().map_err(Failure)?;
         for (from, to) in self.descriptors {
             actions.add_dup2(*from, *to).map_err(Failure)?;
+        }
+        if let Some((path, fd)) = self.marker {
+            let flags = OFlag::O_CREAT | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+            actions.add_open(fd, path, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(Failure)?;
+            actions.add_close(fd).map_err(Failure)?;
         }
         for closed in self.inheritance.closed_descriptors() {
             if self.descriptors.iter().all(|(_, to)| *to != closed) {

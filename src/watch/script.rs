@@ -3,7 +3,7 @@
 
 use super::inherit::Inheritance;
 use super::process::{Failure, Launch, Place};
-use crate::error::{Cause, Error};
+use crate::error::{Cause, Error, errno_text};
 use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
 use nix::unistd::{Pid, geteuid};
@@ -45,6 +45,7 @@ pub(super) struct Run {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Vec<(RawFd, RawFd)>,
+    pub(super) marker: Option<(PathBuf, RawFd)>,
 }
 
 /// Starts what the CLPATH file names. `prepare` is given the log's descriptor, if one is wanted and to
@@ -68,7 +69,9 @@ pub(super) fn start(clpath: &ClPath, output: Output, prepare: impl FnOnce(Option
     let run = prepare(log.as_ref().map(|(file, _)| file.as_raw_fd()));
     match run_script(&script, &run) {
         Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, place)| place) },
-        Err(errno) => Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno.desc())),
+        Err(errno) => {
+            Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno_text(errno)))
+        }
     }
 }
 
@@ -109,6 +112,7 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
         inheritance: &run.inheritance,
         place: Place::NewGroup,
         descriptors: &run.descriptors,
+        marker: run.marker.as_ref().map(|(path, fd)| (path.as_path(), *fd)),
     };
     let mut tries = 0;
     let why = loop {

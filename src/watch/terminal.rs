@@ -176,6 +176,7 @@ impl Sentinel {
             place: Place::Join(group),
             // Its standard output, the one descriptor that safe code can use by number.
             descriptors: &[(mouth.as_raw_fd(), 1)],
+            marker: None,
         };
         let pid = launch.start_as(&own_program()?).ok()?;
         Some(Self { pid, ears })
