@@ -2,6 +2,8 @@
 //! does when time is up. Each row does to the process tree what the real harness does: which process
 //! is killed, which descriptor closed, which folder run in which order; a reboot is a marker file.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
+
 mod watch_common;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};

@@ -36,7 +36,8 @@ fn scenario(test: TestEnd, cleanup: CleanupEnd) {
     let mut command = arena.watcher(&["./test.sh"]);
     command.env("TESTWATCHER_EWD_SECS", "1");
     let run = arena.start(command);
-    arena.await_file("test.log");
+    // Not only the file: the shell makes it before it writes.
+    watch_common::until("the test's first line", || !arena.text("test.log").is_empty());
     if let TestEnd::By(signal) = test {
         run.signal(signal);
     }

@@ -47,11 +47,12 @@ pub enum Installed {
 }
 
 impl DropIn {
-    /// Installs one for this process, unless the packaged one is there; sweeps those of the dead.
+    /// Installs one for this process, unless the packaged one is there; sweeps those of the dead, and
+    /// that of the predecessor, which may be a moment from being dead.
     ///
     /// # Errors
     /// No folder can be written.
-    pub fn install(harness: &dyn Harness) -> Result<Installed> {
+    pub fn install(harness: &dyn Harness, predecessor: Option<Pid>) -> Result<Installed> {
         let folders = harness.hook_folders();
         if folders.iter().any(|folder| is_executable(&folder.join(PACKAGED))) {
             return Ok(Installed::Needless);
@@ -63,7 +64,7 @@ impl DropIn {
                 if folder.is_dir() == may_make {
                     continue;
                 }
-                match Self::install_in(folder) {
+                match Self::install_in(folder, predecessor) {
                     Ok(dropin) => return Ok(Installed::ForUs(dropin)),
                     Err(error) => failure = Some(failure.unwrap_or(error)),
                 }
@@ -72,9 +73,9 @@ impl DropIn {
         failure.map_or(Ok(Installed::Needless), Err)
     }
 
-    fn install_in(folder: &Path) -> Result<Self> {
+    fn install_in(folder: &Path, predecessor: Option<Pid>) -> Result<Self> {
         let made = make_directories(folder).map_err(|e| Error::io("make", folder, &e))?;
-        sweep(folder);
+        sweep(folder, predecessor);
         let pid = Pid::this();
         let start = registry::start_time(pid).unwrap_or(0);
         let file = folder.join(format!("{PACKAGED}-{pid}-{start}"));
@@ -145,12 +146,12 @@ fn remove_directories(made: &[PathBuf]) {
 }
 
 /// Removes what watchers that were killed have left.
-fn sweep(folder: &Path) {
+fn sweep(folder: &Path, predecessor: Option<Pid>) {
     let Ok(names) = fs::read_dir(folder) else { return };
     for entry in names.flatten() {
         let name = entry.file_name();
         if let Some((pid, start)) = name.to_str().and_then(bound_to)
-            && !registry::is_running(pid, start)
+            && (Some(pid) == predecessor || !registry::is_running(pid, start))
         {
             let _ = fs::remove_file(entry.path());
         }
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn one_is_installed_bound_to_this_process_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![dir.path().into()])).unwrap() else {
+        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![dir.path().into()]), None).unwrap() else {
             panic!("needless")
         };
         let [name] = &names(dir.path())[..] else { panic!("{:?}", names(dir.path())) };
@@ -322,11 +323,13 @@ mod tests {
         let packaged = dir.path().join(PACKAGED);
         fs::write(&packaged, "").unwrap();
         let fake = Fake(vec![dir.path().into()]);
-        let Installed::ForUs(dropin) = DropIn::install(&fake).unwrap() else { panic!("not executable") };
+        let Installed::ForUs(dropin) = DropIn::install(&fake, None).unwrap() else {
+            panic!("not executable")
+        };
         dropin.remove();
         fs::set_permissions(&packaged, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(DropIn::install(&fake), Ok(Installed::Needless)));
-        assert!(matches!(DropIn::install(&Fake(vec![])), Ok(Installed::Needless)));
+        assert!(matches!(DropIn::install(&fake, None), Ok(Installed::Needless)));
+        assert!(matches!(DropIn::install(&Fake(vec![]), None), Ok(Installed::Needless)));
     }
 
     #[test]
@@ -334,11 +337,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mine = format!("{PACKAGED}-{}-{}", Pid::this(), registry::start_time(Pid::this()).unwrap());
         let keep = [mine.as_str(), "20_rl-cleanup-x-1", "98_restore", "20_rl-cleanup-backup"];
-        let gone = ["20_rl-cleanup-1-999999999999", "20_rl-cleanup-2147483646-5"];
+        let parent = registry::start_time(Pid::parent()).unwrap();
+        let predecessor = format!("{PACKAGED}-{}-{parent}", Pid::parent());
+        let gone = ["20_rl-cleanup-1-999999999999", "20_rl-cleanup-2147483646-5", &predecessor];
         for name in keep.iter().chain(&gone) {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        sweep(dir.path());
+        sweep(dir.path(), Some(Pid::parent()));
         let mut left = names(dir.path());
         left.sort();
         let mut want = keep.map(str::to_owned);
@@ -351,14 +356,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         let (bad, good) = (dir.path().join("file/hooks"), dir.path().join("a/b/c"));
-        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![bad.clone(), good.clone()])).unwrap()
+        let Installed::ForUs(dropin) = DropIn::install(&Fake(vec![bad.clone(), good.clone()]), None).unwrap()
         else {
             panic!("needless")
         };
         assert_eq!(names(&good).len(), 1);
         dropin.remove();
         assert!(!dir.path().join("a").exists(), "what was made is removed");
-        let error = DropIn::install(&Fake(vec![bad])).unwrap_err();
+        let error = DropIn::install(&Fake(vec![bad]), None).unwrap_err();
         assert!(error.to_string().contains("cannot make"), "{error}");
     }
 

@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     let sum = if sum == 0 { DEFAULT_SECS } else { sum };
     let product = (sum as f64 * factor).ceil();
     // 2^53: beyond it an f64 has no whole seconds any more.
-    (product >= 0.0 && product < 9_007_199_254_740_992.0).then_some(product as u64)
+    (0.0..9_007_199_254_740_992.0).contains(&product).then_some(product as u64)
 }
 
 fn digits(text: &str) -> Option<(u64, &str)> {

@@ -1,47 +1,64 @@
-//! The cleanup's output under a harness: into a log file, which this room copies to where it would
-//! have gone.
+//! The cleanup's output where somebody reads it: into a log file, which this room copies to where it
+//! would have gone.
 //!
-//! A harness takes the reader away when it pleases, and the cleanup's next `echo` into a pipe without
-//! a reader would be its last. A file has no reader to lose.
+//! A ^C ends `tee` too, and a harness takes its reader away when it pleases; the cleanup's next `echo`
+//! into a pipe without a reader would be its last. A file has no reader to lose.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{isatty, write};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 /// How long the end waits for a reader that has stopped reading.
 const PATIENCE_MS: u16 = 500;
 
-/// A log that is being copied to stdout.
+/// A log that is being copied to stdout or stderr.
 pub(super) struct Follow {
     log: File,
     path: PathBuf,
+    /// 1 or 2.
+    to: RawFd,
     /// Where this cleanup's output begins: behind that of an earlier boot's.
     from: u64,
     done: u64,
     lost: bool,
 }
 
-/// The descriptors whose output goes by way of a log: both, if they are one pipe, socket or terminal.
-/// A regular file loses no reader, and two different ones are no harness's.
-pub(super) fn outputs_with_one_reader() -> Vec<RawFd> {
+/// Whether a terminal's other end may go as a pipe's may: an ssh client's, under a harness. A person's
+/// own is where the cleanup writes directly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terminals {
+    Lasting,
+    Fleeting,
+}
+
+/// The standard output descriptors that go by way of a log: those with a reader, as long as it is one.
+/// Two different readers get what is theirs directly, as one log could not be told apart again.
+pub(super) fn outputs_with_a_reader(terminals: Terminals) -> Vec<RawFd> {
     let (out, err) = (std::io::stdout(), std::io::stderr());
-    let same = |a: &std::fs::Metadata, b: &std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-    let meta = |fd: RawFd| std::fs::metadata(format!("/proc/self/fd/{fd}")).ok();
-    let (Some(a), Some(b)) = (meta(out.as_raw_fd()), meta(err.as_raw_fd())) else { return Vec::new() };
-    let has_reader = a.file_type().is_fifo() || a.file_type().is_socket() || isatty(&out).unwrap_or(false);
-    if has_reader && same(&a, &b) { vec![out.as_raw_fd(), err.as_raw_fd()] } else { Vec::new() }
+    let reader = |fd: BorrowedFd<'_>| {
+        let meta = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        let kind = meta.file_type();
+        let is_terminal = terminals == Terminals::Fleeting && isatty(fd).unwrap_or(false);
+        (kind.is_fifo() || kind.is_socket() || is_terminal).then(|| (meta.dev(), meta.ino()))
+    };
+    match (reader(out.as_fd()), reader(err.as_fd())) {
+        (Some(a), Some(b)) if a == b => vec![1, 2],
+        (Some(_), None) => vec![1],
+        (None, Some(_)) => vec![2],
+        _ => Vec::new(),
+    }
 }
 
 impl Follow {
-    /// Follows `path` from byte `from` on, of which the first `done` bytes are copied already.
-    pub(super) fn open(path: PathBuf, from: u64, done: u64) -> Option<Self> {
+    /// Follows `path`, which begins at byte `from` and has been copied up to `done`.
+    pub(super) fn open(path: PathBuf, to: RawFd, (from, done): (u64, u64)) -> Option<Self> {
         let mut log = OpenOptions::new().read(true).write(true).open(&path).ok()?;
         log.seek(SeekFrom::Start(done)).ok()?;
-        Some(Self { log, path, from, done, lost: false })
+        Some(Self { log, path, to, from, done, lost: false })
     }
 
     /// How far it has been copied, and where it began: what a successor has to know.
@@ -75,12 +92,13 @@ impl Follow {
     fn copy_some(&mut self, patience: PollTimeout) -> bool {
         let mut buffer = [0; libc::PIPE_BUF];
         let Ok(n @ 1..) = self.log.read(&mut buffer) else { return false };
-        let out = std::io::stdout();
-        let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLOUT)];
+        let (out, err) = (std::io::stdout(), std::io::stderr());
+        let out = if self.to == 2 { err.as_fd() } else { out.as_fd() };
+        let mut fds = [PollFd::new(out, PollFlags::POLLOUT)];
         let ready = matches!(poll(&mut fds, patience), Ok(1));
         let bad = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
         self.lost = ready && fds[0].revents().is_none_or(|r| r.intersects(bad));
-        let taken = if ready && !self.lost { write(&out, &buffer[..n]) } else { Ok(0) };
+        let taken = if ready && !self.lost { write(out, &buffer[..n]) } else { Ok(0) };
         self.lost |= taken.is_err_and(|e| e != nix::errno::Errno::EAGAIN && e != nix::errno::Errno::EINTR);
         let taken = taken.unwrap_or(0);
         self.done += taken as u64;

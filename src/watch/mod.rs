@@ -373,7 +373,7 @@ impl Watcher {
         self.publish();
         self.account.log = script::find_log(&self.clpath)
             .zip(found.copied)
-            .and_then(|(log, (from, done))| self.ties.follow(log, from, done));
+            .and_then(|(log, place)| self.ties.follow(log, place));
         self.tend();
         for action in actions {
             self.perform(action);
@@ -685,7 +685,7 @@ impl Watcher {
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
-                let log = log.and_then(|(path, from)| self.ties.follow(path, from, from));
+                let log = log.and_then(|(path, from)| self.ties.follow(path, (from, from)));
                 self.account.cleanup_started(boottime_ns(), log);
                 (None, Some(pid))
             }

@@ -31,6 +31,7 @@ impl Reports {
             inheritance,
             place: Place::NewGroup,
             descriptors: &[(null, 0), (null, 1), (null, 2)],
+            marker: None,
         };
         if let Ok(pid) = launch.start() {
             let limit = u64::try_from(LIMIT.as_nanos()).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! What ties a watcher to its harness: lifelines, hook, deadline, results, the cleanup's output. The
 //! loop's only way into [`crate::harness`]; decides nothing about the test.
 
-use super::follow::{self, Follow};
+use super::follow::{self, Follow, Terminals};
 use super::inherit::Inheritance;
 use super::machine::{Event, Notice};
 use super::options::{HarnessDeadline, Options};
@@ -28,6 +28,8 @@ pub(super) struct Ties {
     harness: Box<dyn Harness>,
     choice: Choice,
     leader: Option<Pid>,
+    /// A guard's watcher.
+    predecessor: Option<Pid>,
     limit: Limit,
     lifelines: Lifelines,
     dropin: Option<DropIn>,
@@ -67,6 +69,7 @@ impl Ties {
         let (choice, leader) = word.to_str()?.split_once(':')?;
         let leader = leader.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw);
         let mut ties = Self::new(Choice::parse(choice)?, leader);
+        ties.predecessor = Some(Pid::parent());
         if ties.harness.waits_for_output() {
             ties.held = leader.and_then(harness::held_output);
         }
@@ -78,6 +81,7 @@ impl Ties {
             harness: harness::found(choice),
             choice,
             leader,
+            predecessor: None,
             limit: Limit::None,
             lifelines: Lifelines::default(),
             dropin: None,
@@ -107,7 +111,7 @@ impl Ties {
     }
 
     fn install_hook(&mut self) -> Result<()> {
-        if let Installed::ForUs(dropin) = DropIn::install(&*self.harness)? {
+        if let Installed::ForUs(dropin) = DropIn::install(&*self.harness, self.predecessor)? {
             self.dropin = Some(dropin);
         }
         Ok(())
@@ -178,18 +182,23 @@ impl Ties {
         self.reports.send(&*self.harness, &format!("TESTWATCHER ({part})"), inheritance);
     }
 
-    /// The descriptors that a cleanup must not be given.
+    /// The descriptors that a cleanup must not be given: those whose reader is gone, or may go.
     pub(super) fn diverted(&self) -> Vec<RawFd> {
         let dead = voice::dead_outputs();
-        if dead.is_empty() && self.is_bound() { follow::outputs_with_one_reader() } else { dead }
+        if dead.is_empty() { follow::outputs_with_a_reader(self.terminals()) } else { dead }
     }
 
-    /// Passes the log on from byte `from`, unless nobody would read it; then answers its path.
-    pub(super) fn follow(&mut self, log: PathBuf, from: u64, done: u64) -> Option<PathBuf> {
-        if !voice::dead_outputs().is_empty() {
-            return Some(log);
+    fn terminals(&self) -> Terminals {
+        if self.is_bound() { Terminals::Fleeting } else { Terminals::Lasting }
+    }
+
+    /// Passes the log on, of which `place` tells the beginning and how far it is passed on already;
+    /// where nobody would read it, answers its path.
+    pub(super) fn follow(&mut self, log: PathBuf, place: (u64, u64)) -> Option<PathBuf> {
+        let Some(to) = self.diverted().first().copied() else { return Some(log) };
+        if voice::dead_outputs().is_empty() {
+            self.follow = Follow::open(log.clone(), to, place);
         }
-        self.follow = Follow::open(log.clone(), from, done);
         if self.follow.is_some() { None } else { Some(log) }
     }
 
