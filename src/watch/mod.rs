@@ -275,6 +275,10 @@ impl Watcher {
 
     /// Starts the command. `Err`: it could not be; the exit status, with its sentence said.
     fn start_test(&mut self) -> std::result::Result<(), u8> {
+        if self.ties.is_bound() {
+            // A harness's hook must find us from the test's first moment on.
+            self.publish();
+        }
         let env = self.environment(None);
         let launch = Launch {
             argv: &self.options.command,
