@@ -2,19 +2,21 @@
 # What one append costs, beside BeakerLib's own append and beside what bash alone needs to write the
 # same snapshot into a pipe. All in one run, in one real BeakerLib session.
 #
-# Usage: benches/append.sh [PATH OF rl-cleanup]; needs BEAKERLIB. Prints a table and two ratios.
+# Usage: benches/append.sh [PATH OF rl-cleanup]; needs BEAKERLIB. Prints a table and two ratios;
+# exits 1 if a goal is missed.
 # Goals: at most 1.5 times bash's own cost, at least 50 times less than BeakerLib's.
 set -u
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-export RL_CLEANUP=${1:-$here/target/release/rl-cleanup}
+RL_CLEANUP=${1:-$(command -v rl-cleanup || echo "$here/target/release/rl-cleanup")}
+export RL_CLEANUP
 if [[ ! -r ${BEAKERLIB:-/nonexistent}/beakerlib.sh ]]; then
-	echo "benches/append.sh: skipped: BEAKERLIB names no BeakerLib"
-	exit 0
+  echo "benches/append.sh: skipped: BEAKERLIB names no BeakerLib"
+  exit 0
 fi
 if [[ ! -x $RL_CLEANUP ]]; then
-	echo "benches/append.sh: $RL_CLEANUP is missing: cargo build --release" >&2
-	exit 1
+  echo "benches/append.sh: $RL_CLEANUP is missing: cargo build --release" >&2
+  exit 1
 fi
 
 work=$(mktemp -d)
@@ -87,8 +89,8 @@ id_of() { # <number>  an id that no other number has
 IDS
 
 run() { # <script> <variables> <entries> <rounds>
-	BEAKERLIB_DIR=$(mktemp -d "$work/state.XXXXXX") TESTID='' WORK=$work SHIM=$here/shell/rl-cleanup.sh \
-	VARIABLES=$2 ENTRIES=$3 ROUNDS=$4 bash "$work/$1.sh" 2>/dev/null
+  BEAKERLIB_DIR=$(mktemp -d "$work/state.XXXXXX") TESTID='' WORK=$work SHIM=$here/shell/rl-cleanup.sh \
+  VARIABLES=$2 ENTRIES=$3 ROUNDS=$4 bash "$work/$1.sh" 2>/dev/null
 }
 # shellcheck disable=SC1091 # it is written above
 . "$work/measure.sh"
@@ -99,19 +101,24 @@ read -r ours alone variables functions < <(run ours 0 1 41)
 theirs=$(run theirs 0 1 5)
 printf 'A real BeakerLib session: %d variables, %d functions\n' "$variables" "$functions"
 printf '  %-36s %12s\n' "bash alone, into a pipe" "$(milliseconds "$alone")" \
-	"rl-cleanup append" "$(milliseconds "$ours")" "BeakerLib append" "$(milliseconds "$theirs")"
+  "rl-cleanup append" "$(milliseconds "$ours")" "BeakerLib append" "$(milliseconds "$theirs")"
 printf '  rl-cleanup / bash alone  %s  (goal: at most 1.50)\n' "$(ratio "$ours" "$alone")"
 printf '  BeakerLib / rl-cleanup   %s  (goal: at least 50)\n' "$(ratio "$theirs" "$ours")"
 
+missed=0
+((ours * 100 <= alone * 150 && theirs >= ours * 50)) || missed=1
+
 echo "By variables (1 entry)"
 for more in 100 1000 5000; do
-	read -r ours alone _ < <(run ours "$more" 1 11)
-	printf '  %5d more %15s, bash alone %s, ratio %s\n' "$more" "$(milliseconds "$ours")" "$(milliseconds "$alone")" \
-		"$(ratio "$ours" "$alone")"
+  read -r ours alone _ < <(run ours "$more" 1 11)
+  printf '  %5d more %15s, bash alone %s, ratio %s\n' "$more" "$(milliseconds "$ours")" "$(milliseconds "$alone")" \
+    "$(ratio "$ours" "$alone")"
 done
 echo "By entries (variables as above)"
 for entries in 1 100 1000; do
-	read -r ours alone _ < <(run ours 0 "$entries" 11)
-	printf '  %5d %20s, bash alone %s, ratio %s\n' "$entries" "$(milliseconds "$ours")" "$(milliseconds "$alone")" \
-		"$(ratio "$ours" "$alone")"
+  read -r ours alone _ < <(run ours 0 "$entries" 11)
+  printf '  %5d %20s, bash alone %s, ratio %s\n' "$entries" "$(milliseconds "$ours")" "$(milliseconds "$alone")" \
+    "$(ratio "$ours" "$alone")"
 done
+((missed == 0)) || echo "benches/append.sh: a goal was missed"
+exit "$missed"

@@ -15,22 +15,22 @@ POSIXLY_CORRECT=1
 LC_ALL=C
 IFS=$'\n'
 for __rlcx_name in $(\builtin set -f && \builtin compgen -A function); do
-	\builtin unset -f -- "$__rlcx_name"
+  \builtin unset -f -- "$__rlcx_name"
 done 2>/dev/null
 for __rlcx_name in $(\builtin compgen -v); do
-	case $__rlcx_name in
-	TESTWATCHER_* | __rlcx_* | IFS | LC_ALL) ;;
-	*) [[ $__rlcx_untouchable == *"|$__rlcx_name|"* ]] || \builtin unset -v -- "$__rlcx_name" ;;
-	esac
+  case $__rlcx_name in
+    TESTWATCHER_* | __rlcx_* | IFS | LC_ALL) ;;
+    *) [[ $__rlcx_untouchable == *"|$__rlcx_name|"* ]] || \builtin unset -v -- "$__rlcx_name" ;;
+  esac
 done 2>/dev/null
 # compgen does not list what is declared but unset, as OLDPWD is in a new bash.
 \builtin unset -v IFS OLDPWD
 
 __rlcx_define() { # defines the functions whose texts are in __rlcx_texts
-	\builtin printf -v __rlcx_text %s "${__rlcx_texts[@]}"
-	\builtin eval -- "$__rlcx_text" 2>/dev/null ||
-		for __rlcx_text in "${__rlcx_texts[@]}"; do
-			\builtin eval -- "$__rlcx_text" 2>/dev/null
-		done
-	\builtin unset -v __rlcx_texts __rlcx_text
+  \builtin printf -v __rlcx_text %s "${__rlcx_texts[@]}"
+  \builtin eval -- "$__rlcx_text" 2>/dev/null ||
+    for __rlcx_text in "${__rlcx_texts[@]}"; do
+      \builtin eval -- "$__rlcx_text" 2>/dev/null
+    done
+  \builtin unset -v __rlcx_texts __rlcx_text
 }

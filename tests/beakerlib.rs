@@ -28,7 +28,7 @@ fn ways_in(state: &State, beakerlib: &Path) -> [(&'static str, String); 2] {
 
 fn run(state: &State, script: &str, clpath: Option<&Path>) -> Ended {
     let file = state.write("test.sh", script);
-    let mut bash = state.command("/bin/bash");
+    let mut bash = state.command(common::bash());
     // BeakerLib's own programs lie beside it.
     let path = std::env::var("PATH").unwrap_or_default();
     bash.arg(file).env("PATH", path).env("TERM", "dumb");
@@ -207,7 +207,7 @@ fn without_the_binary_beakerlibs_own_functions_stay() {
         plugin.display()
     );
     let file = state.write("test.sh", script);
-    let ended = state.run(state.command("/bin/bash").arg(file).env("PATH", path).env("TERM", "dumb"));
+    let ended = state.run(state.command(common::bash()).arg(file).env("PATH", path).env("TERM", "dumb"));
     assert!(ended.out.contains("theirs\n"), "{ended:#?}");
     assert_eq!(ended.err.matches("'rl-cleanup' was not found").count(), 1, "{ended:#?}");
 }

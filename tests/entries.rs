@@ -174,7 +174,7 @@ fn a_finished_cleanup_never_runs_again() {
     assert_eq!(state.script().metadata().unwrap().len(), 0);
     for _ in 0..2 {
         state.cli(["rehook"]).ok();
-        assert_eq!(state.run(state.command("/bin/bash").arg(state.script())).ok().out, "");
+        assert_eq!(state.run(state.command(common::bash()).arg(state.script())).ok().out, "");
     }
     assert_eq!(state.cli(["list"]).ok().out, "");
 }

@@ -114,6 +114,23 @@ fn without_a_harness_no_death_means_anything() {
     }
 }
 
+/// The watcher may lead its session itself; then its parent is what restraint kills.
+#[test]
+fn under_a_harness_the_session_leader_s_parent_counts() {
+    let arena = Arena::new();
+    hanging(&arena);
+    let mut command = arena.command("bash");
+    command.args(["-c", "setsid \"$@\" & wait", "bash", WATCHER, "./test.sh"]);
+    restraint(&arena, &mut command);
+    let mut parent = command.spawn().unwrap();
+    let (pid, watcher) = (number(&arena, "pid"), number(&arena, "watcher"));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    until("the watcher's end", || !is_alive(watcher));
+    assert_eq!(arena.text("cleaned"), "watchdog\n");
+    assert!(!is_alive(pid));
+}
+
 /// Reports in the order they were made: name, result and log of each.
 const REPORTER: &str = "printf '%s|' \"$@\" >> reports; echo >> reports";
 

@@ -611,7 +611,7 @@ fn one(seed: u64) -> Result<(), String> {
     let shown = || {
         format!("seed {seed}\n{}", String::from_utf8_lossy(&text).split("rlAppendCleanup '").next().unwrap())
     };
-    let mut test = state.command("/bin/bash");
+    let mut test = state.command(common::bash());
     // The watcher is not here, but its file is: no warnings, no EXIT trap.
     std::fs::write(state.path("clpath"), "").unwrap();
     test.arg(&file)

@@ -57,7 +57,7 @@ fn reading_the_text_never_runs_it() {
     for flags in ["", "-i"] {
         let file =
             state.write("t.sh", format!(". \"$SHIM\"; trap : EXIT; rlAppendCleanup '{text}'; echo $?"));
-        let mut bash = state.command("/bin/bash");
+        let mut bash = state.command(common::bash());
         if !flags.is_empty() {
             bash.args(["--norc", flags]);
         }
@@ -66,7 +66,7 @@ fn reading_the_text_never_runs_it() {
         assert!(!state.path("ran").exists(), "{flags}");
     }
     // An interactive shell reads what is typed, too, and its syntax errors come from the binary.
-    let mut bash = state.command("/bin/bash");
+    let mut bash = state.command(common::bash());
     let ended = state.run(
         bash.args(["--norc", "-ic", ". \"$SHIM\"; trap : EXIT; rlAppendCleanup 'if'; echo $?"])
             .env("SHIM", shim()),
@@ -121,7 +121,7 @@ fn sourcing_it_under_set_e_or_twice_is_harmless() {
     );
     state.is_finished();
     // As the README says.
-    let ended = state.run(state.command("/bin/bash").args(["-euc", "eval \"$($RL_CLEANUP shim)\"; rlJournalStart; rlAppendCleanup 'echo evaluated'; rlJournalEnd"]).env_remove("SHIM"));
+    let ended = state.run(state.command(common::bash()).args(["-euc", "eval \"$($RL_CLEANUP shim)\"; rlJournalStart; rlAppendCleanup 'echo evaluated'; rlJournalEnd"]).env_remove("SHIM"));
     assert_eq!(ended.out, "evaluated\n", "{ended:#?}");
 }
 
@@ -237,7 +237,7 @@ fn a_cleanup_survives_a_reboot_runs_once_and_never_again() {
     let clpath = state.write("testwatcher-x", "");
     let second = |script: &str| {
         let file = state.write("second.sh", format!(". \"$SHIM\"\n{script}"));
-        let mut bash = state.command("/bin/bash");
+        let mut bash = state.command(common::bash());
         state.run(bash.arg(file).env("SHIM", shim()).env("TESTWATCHER_CLPATH", &clpath))
     };
     let ended = second("rlJournalStart; echo $__INTERNAL_TESTWATCHER_ACTIVE");
@@ -260,7 +260,7 @@ fn rl_journal_end_leaves_the_cleanup_to_a_live_watcher_and_takes_it_from_a_dead_
             "t.sh",
             format!(". \"$SHIM\"; rlJournalStart; rlAppendCleanup 'echo ran'; {script}; rlJournalEnd"),
         );
-        let mut bash = state.command("/bin/bash");
+        let mut bash = state.command(common::bash());
         state.run(bash.arg(file).env("SHIM", shim()).env("TESTWATCHER_CLPATH", &clpath))
     };
     // The original watcher: a file, and nothing beside it.
@@ -287,7 +287,7 @@ fn a_nested_test_does_not_take_the_hook_and_behaves_as_without_a_watcher() {
     );
     let file = outer.write("outer.sh", script);
     let ended = outer
-        .run(outer.command("/bin/bash").arg(file).env("SHIM", shim()).env("TESTWATCHER_CLPATH", &clpath));
+        .run(outer.command(common::bash()).arg(file).env("SHIM", shim()).env("TESTWATCHER_CLPATH", &clpath));
     assert_eq!(ended.out, "inner\n", "{ended:#?}");
     assert!(ended.err.contains("not hooked: the watcher has"), "{ended:#?}");
     assert_eq!(std::fs::read_to_string(&clpath).unwrap(), format!("{}\n", outer.script().display()));
@@ -360,7 +360,7 @@ fn without_the_binary_it_says_so_once_and_defines_nothing() {
     std::fs::copy(shim(), &copy).unwrap();
     let ended = state.run(
         state
-            .command("/bin/bash")
+            .command(common::bash())
             .arg(file)
             .env("SHIM", &copy)
             .env_remove("RL_CLEANUP")
@@ -382,7 +382,7 @@ fn the_binary_is_found_beside_the_shim_in_path_or_by_name() {
         "t.sh",
         ". \"$SHIM\"\ntrap : EXIT; rlJournalStart; rlAppendCleanup true && echo \"$__rlc_bin\"",
     );
-    let mut bash = state.command("/bin/bash");
+    let mut bash = state.command(common::bash());
     let ended = state.run(
         bash.arg(&file)
             .env("SHIM", state.path("prefix/share/rl-cleanup/rl-cleanup.sh"))
@@ -390,7 +390,7 @@ fn the_binary_is_found_beside_the_shim_in_path_or_by_name() {
     );
     assert!(ended.out.ends_with("/../../bin/rl-cleanup\n"), "{ended:#?}");
     std::fs::copy(shim(), state.path("alone.sh")).unwrap();
-    let mut bash = state.command("/bin/bash");
+    let mut bash = state.command(common::bash());
     bash.arg(&file).env("SHIM", state.path("alone.sh")).env_remove("RL_CLEANUP");
     let path = format!("{}:/bin:/usr/bin", state.path("prefix/bin").display());
     let ended = state.run(bash.env("PATH", path));

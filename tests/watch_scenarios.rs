@@ -44,11 +44,11 @@ fn scenario(test: TestEnd, cleanup: CleanupEnd) {
     let ending = match cleanup {
         CleanupEnd::None | CleanupEnd::ByItself => run.end(),
         CleanupEnd::Interrupt => {
-            arena.await_file("cleanup.log");
+            watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
             run.end_by_repeating(SIGINT)
         }
         CleanupEnd::Watchdog => {
-            arena.await_file("cleanup.log");
+            watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
             run.signal(SIGHUP);
             run.end()
         }
@@ -108,7 +108,7 @@ fn a_watchdog_during_the_cleanup_lets_it_end() {
     arena.script("cleanup.sh", "echo start >> cleanup.log; read x < gate; echo end >> cleanup.log");
     nix::unistd::mkfifo(&arena.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let run = arena.start(arena.watcher(&["./test.sh"]));
-    arena.await_file("cleanup.log");
+    watch_common::until("the cleanup's first line", || !arena.text("cleanup.log").is_empty());
     run.signal(SIGHUP).signal(SIGHUP);
     std::fs::write(arena.path("gate"), "go\n").unwrap();
     let ending = run.end();

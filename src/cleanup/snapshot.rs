@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The stream's first section. Whatever stands in front of it was printed by a trap of the test's.
-const STREAM_START: &[u8] = b"rl-cleanup-stream-1";
+const STREAM_START: &[u8] = b"rl-cleanup-stream-2";
 /// The stream's last section: without it the shell was killed while it was printing.
 const STREAM_END: &[u8] = b"end";
 /// Names with this prefix belong to the final script's own code.
@@ -134,11 +134,11 @@ pub struct Stream<'a> {
     /// The entry's text; empty where the state alone was sent.
     pub text: &'a [u8],
     bash: &'a [u8],
-    umask: &'a [u8],
+    /// `$BASHOPTS` and `$SHELLOPTS`: what is on, between colons.
     shopts: &'a [u8],
     options: &'a [u8],
+    umask: &'a [u8],
     aliases: &'a [u8],
-    function_list: &'a [u8],
     variables: &'a [u8],
     functions: &'a [u8],
 }
@@ -157,22 +157,36 @@ impl<'a> Stream<'a> {
         let stream = Self {
             text: next()?,
             bash: next()?,
-            umask: next()?,
             shopts: next()?,
             options: next()?,
+            umask: next()?,
             aliases: next()?,
-            function_list: next()?,
             variables: next()?,
             functions: next()?,
         };
         (next()? == STREAM_END).then_some(stream)
     }
 
+    /// What must be known to read the text as this shell would: interpreter and options. The sections
+    /// with those come first, so that the text can be checked while the shell still prints the rest.
+    /// `None` as long as they are not there.
+    #[must_use]
+    pub fn parse_syntax(bytes: &'a [u8]) -> Option<(&'a [u8], Snapshot)> {
+        let start = memchr::memmem::find(bytes, STREAM_START)?;
+        let mut ends = memchr::memchr_iter(0, &bytes[start..]).map(|n| start + n);
+        let text = ends.next()? + 1..ends.next()?;
+        let end = ends.nth(4)?;
+        // The rest of a stream, empty, makes a whole one of it.
+        let whole = [&bytes[start..=end], b"\0\0", STREAM_END, b"\0"].concat();
+        Some((&bytes[text], Stream::parse(&whole)?.snapshot()))
+    }
+
     /// The snapshot of this state.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let functions = Functions::parse(self.function_list, self.functions);
+        let functions = Functions::parse(self.functions);
         let mut settings = Vec::with_capacity(2 * (self.variables.len() + self.functions.len()));
+        settings.extend_from_slice(ALL_OFF);
         let mut late = Late::default();
         for command in syntax::commands(self.variables) {
             if let Some(declaration) = Declaration::parse(command).filter(is_carried) {
@@ -196,49 +210,59 @@ impl<'a> Stream<'a> {
         if !umask.is_empty() && umask.iter().all(u8::is_ascii_digit) {
             line(&mut out, &[b"\\builtin umask ", umask]);
         }
-        let mut posix = false;
-        let mut all_exported: &[u8] = b"+o";
-        let mut set = b"\\builtin set".to_vec();
-        for (state, name) in option_lines(self.options, b"set ", b"-o", b"+o") {
-            match name {
-                b"posix" => posix = state == b"-o",
-                b"allexport" => all_exported = state,
-                _ if is_among(name, OPTIONS_NOT_CARRIED) => {}
-                _ => set.extend_from_slice(&[b" ", state, b" ", name].concat()),
-            }
-        }
-        let mut shopts = Vec::new();
-        for wanted in [&b"-s"[..], b"-u"] {
-            let names: Vec<&[u8]> = option_lines(self.shopts, b"shopt ", b"-s", b"-u")
-                .filter(|(state, name)| *state == wanted && !is_among(name, SHOPTS_NOT_CARRIED))
-                .map(|(_, name)| name)
-                .collect();
-            if !names.is_empty() {
-                line(&mut shopts, &[b"\\builtin shopt ", wanted, b" ", &names.join(&b' '), b" 2>/dev/null"]);
-            }
-        }
+        let on = |list: &'a [u8]| list.split(|&b| b == b':').filter(|n| is_option_name(n));
+        let posix = on(self.options).any(|n| n == b"posix");
         // POSIX mode changes expand_aliases and others, so it comes first.
         if posix {
             out.extend_from_slice(posix_variable);
             line(&mut out, &[b"\\builtin set -o posix"]);
         }
-        out.extend_from_slice(&shopts);
+        let shopts: Vec<&[u8]> = on(self.shopts).filter(|n| !is_among(n, SHOPTS_NOT_CARRIED)).collect();
+        if !shopts.is_empty() {
+            line(&mut out, &[b"\\builtin shopt -s ", &shopts.join(&b' '), b" 2>/dev/null"]);
+        }
         // Before 'set -k', under which every word with an equals sign is an assignment.
         for command in syntax::commands(self.aliases) {
             if command.starts_with(b"alias ") {
                 line(&mut out, &[b"\\builtin ", command]);
             }
         }
-        // After shopt: 'shopt -u extdebug' turns errtrace and functrace off (bash's shopt.def).
-        if set.len() > b"\\builtin set".len() {
-            line(&mut out, &[&set, b" 2>/dev/null"]);
+        // allexport last: it would export what comes behind it.
+        let late = [&b"posix"[..], b"allexport"];
+        let plain = on(self.options).filter(|n| !late.contains(n) && !is_among(n, OPTIONS_NOT_CARRIED));
+        let mut set: Vec<u8> = plain.flat_map(|n| [b" -o ", n].concat()).collect();
+        if on(self.options).any(|n| n == b"allexport") {
+            set.extend_from_slice(b" -o allexport");
         }
-        line(&mut out, &[b"\\builtin set ", all_exported, b" allexport"]);
+        if !set.is_empty() {
+            line(&mut out, &[b"\\builtin set", &set, b" 2>/dev/null"]);
+        }
         out
     }
 }
 
+/// Turns off whatever a new bash has on, so that only what the snapshot turns on is on then. Must
+/// come before the test's own IFS. (`shopt -u extdebug` turns errtrace and functrace off, too: one
+/// more reason to turn things off first and on later.)
+///
+/// POSIX mode changes options without telling `BASHOPTS`; any use of `shopt` makes it right again.
+const ALL_OFF: &[u8] = b"\\builtin shopt -u cdspell\n\\builtin shopt -u ${BASHOPTS//:/ } 2>/dev/null\n\
+    for __rlcx_name in ${SHELLOPTS//:/ }; do \\builtin set +o \"$__rlcx_name\"; done 2>/dev/null\n";
+
 impl Snapshot {
+    /// Whether words of a text may stand for something else.
+    #[must_use]
+    pub fn has_aliases(&self) -> bool {
+        memchr::memmem::find(&self.options, b"\\builtin alias ").is_some()
+    }
+
+    /// Shell text that makes a new bash read text as this shell would.
+    #[must_use]
+    pub fn syntax(&self) -> Vec<u8> {
+        let off = if self.origin == Origin::Shell { ALL_OFF } else { b"" };
+        [off, &self.options].concat()
+    }
+
     /// What a process that is no shell can offer: its exported environment. `bash` is the
     /// interpreter to use.
     #[must_use]
@@ -376,20 +400,8 @@ impl Late {
     }
 }
 
-/// `shopt -s extglob` or `set +o noglob` lines, as (state, name).
-fn option_lines<'a>(
-    text: &'a [u8],
-    command: &'a [u8],
-    on: &'a [u8],
-    off: &'a [u8],
-) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-    text.split(|&b| b == b'\n').filter_map(move |line| {
-        let rest = line.strip_prefix(command)?;
-        let space = rest.iter().position(|&b| b == b' ')?;
-        let (state, name) = (&rest[..space], &rest[space + 1..]);
-        let plain = name.iter().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(b));
-        ((state == on || state == off) && plain && !name.is_empty()).then_some((state, name))
-    })
+fn is_option_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(b))
 }
 
 /// The shell's functions: each one's text, name and attributes, in bash's order.
@@ -403,52 +415,44 @@ struct Function<'a> {
     text: &'a [u8],
 }
 
-impl<'a> Functions<'a> {
-    /// From `declare -F` (one line a function) and `declare -f` (all texts), which bash prints in
-    /// the same order. Where one text ends is known by the heading of the next; the body of a
-    /// here-document may hold a line like that, and so no single piece is relied upon: see `render`.
-    fn parse(list: &'a [u8], texts: &'a [u8]) -> Self {
-        let named: Vec<(&[u8], &[u8])> = list
-            .split(|&b| b == b'\n')
-            .filter_map(|line| {
-                let rest = line.strip_prefix(b"declare -")?;
-                let space = rest.iter().position(|&b| b == b' ')?;
-                Some((&rest[..space], &rest[space + 1..]))
-            })
-            .collect();
-        let starts = Self::starts(&named, texts);
-        let mut found = Vec::new();
-        for (n, (attributes, name)) in named.iter().enumerate() {
-            let end = starts[n + 1..].iter().flatten().next().copied().unwrap_or(texts.len());
-            if let Some(start) = starts[n] {
-                // Behind a function with attributes bash prints the command that sets them. Without
-                // it, since by then 'declare' may be a function of the test's.
-                let attributes_line = [b"declare -", *attributes, b" ", name, b"\n"].concat();
-                let text = &texts[start..end];
-                let text = text.strip_suffix(&attributes_line[..]).unwrap_or(text);
-                found.push(Function { name, attributes, text });
-            }
+impl<'a> Function<'a> {
+    /// Behind a function with attributes bash prints the command that sets them. It is cut off here:
+    /// by the time it would run, `declare` may be a function of the test's.
+    fn new(name: &'a [u8], text: &'a [u8]) -> Self {
+        let last =
+            text[..text.len().saturating_sub(1)].iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1);
+        let attributes = || {
+            let line = text[last..].strip_prefix(b"declare -")?.strip_suffix(b"\n")?;
+            line.strip_suffix(name)?.strip_suffix(b" ")
+        };
+        match attributes() {
+            Some(attributes) => Self { name, attributes, text: &text[..last] },
+            None => Self { name, attributes: b"", text },
         }
-        Self { found }.without_script_code()
     }
+}
 
-    /// Where each function's text starts: a line that is its heading, behind the one before.
-    fn starts(named: &[(&[u8], &[u8])], texts: &[u8]) -> Vec<Option<usize>> {
-        let mut starts = vec![None; named.len()];
-        let (mut at, mut n) = (0, 0);
-        while n < named.len() && at < texts.len() {
+impl<'a> Functions<'a> {
+    /// From `declare -f`. A function starts with a line `NAME () `, or `function NAME () ` where the
+    /// name is a reserved word. The body of a here-document may hold a line like that, and so no
+    /// single piece is relied upon: see `render`.
+    fn parse(texts: &'a [u8]) -> Self {
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while at < texts.len() {
             let end = memchr::memchr(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
-            // `NAME () `, and `function NAME () ` where the name is a reserved word.
             if let Some(name) = texts[at..end].strip_suffix(b" () ") {
                 let name = name.strip_prefix(b"function ").unwrap_or(name);
-                if name == named[n].1 {
-                    starts[n] = Some(at);
-                    n += 1;
+                if !name.is_empty() && !name.contains(&b' ') {
+                    starts.push((at, name));
                 }
             }
             at = end + 1;
         }
-        starts
+        let ends = starts.iter().skip(1).map(|s| s.0).chain([texts.len()]);
+        let found =
+            starts.iter().zip(ends).map(|(&(start, name), end)| Function::new(name, &texts[start..end]));
+        Self { found: found.collect() }.without_script_code()
     }
 
     fn exported(named: &'a [(Vec<u8>, Vec<u8>)]) -> Self {
@@ -484,7 +488,7 @@ impl<'a> Functions<'a> {
             out.push(b'\n');
         }
         line(out, &[b")"]);
-        line(out, &[b"\\__rlcx_define"]);
+        line(out, &[b"\\__rlcx_define\n\\builtin shopt -u extglob"]);
         for attribute in *b"xtr" {
             for function in self.found.iter().filter(|f| f.attributes.contains(&attribute)) {
                 let name = quote(function.name);
@@ -510,18 +514,18 @@ fn interpreter(bash: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn stream(sections: [&str; 9]) -> Vec<u8> {
-        format!("noise\0rl-cleanup-stream-1\0{}\0end\0", sections.join("\0")).into_bytes()
+    fn stream(sections: [&str; 8]) -> Vec<u8> {
+        format!("noise\0rl-cleanup-stream-2\0{}\0end\0", sections.join("\0")).into_bytes()
     }
 
     fn of(variables: &str) -> String {
-        let bytes = stream(["", "/bin/bash", "0022\n", "", "", "", "", variables, ""]);
+        let bytes = stream(["", "/bin/bash", "", "", "0022\n", "", variables, ""]);
         String::from_utf8(Stream::parse(&bytes).unwrap().snapshot().settings).unwrap()
     }
 
     #[test]
     fn a_stream_cut_short_is_no_stream() {
-        let whole = stream(["t", "/bin/bash", "0022\n", "", "", "", "", "", ""]);
+        let whole = stream(["t", "/bin/bash", "", "", "0022\n", "", "", ""]);
         assert_eq!(Stream::parse(&whole).unwrap().text, b"t");
         for end in 0..whole.len() - 1 {
             assert_eq!(Stream::parse(&whole[..end]), None, "{end}");
@@ -551,30 +555,33 @@ mod tests {
 
     #[test]
     fn options_that_would_end_a_script_stay_out() {
-        let bytes = stream([
-            "",
-            "/bin/bash",
-            "0077\n",
-            "shopt -s extglob\nshopt -u login_shell\nshopt -u dotglob\n",
-            "set -o errexit\nset -o noglob\nset -o xtrace\nset +o posix\nset -o allexport\n",
-            "alias a='b\nc'\n",
-            "",
-            "",
-            "",
-        ]);
+        let shopts = "extglob:login_shell";
+        let options = "errexit:noglob:xtrace:allexport";
+        let bytes = stream(["", "/bin/bash", shopts, options, "0077\n", "alias a='b\nc'\n", "", ""]);
         let text = String::from_utf8(Stream::parse(&bytes).unwrap().snapshot().options).unwrap();
         assert_eq!(
             text,
-            "\\builtin umask 0077\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin shopt -u dotglob 2>/dev/null\n\
-             \\builtin alias a='b\nc'\n\\builtin set -o noglob 2>/dev/null\n\\builtin set -o allexport\n"
+            "\\builtin umask 0077\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin alias a='b\nc'\n\
+             \\builtin set -o noglob -o allexport 2>/dev/null\n"
         );
     }
 
     #[test]
+    fn the_syntax_is_known_before_the_stream_has_ended() {
+        let whole = stream(["if x", "/bin/bash", "extglob", "", "0022\n", "", "declare -- a=\"1\"\n", ""]);
+        let start = whole.windows(7).position(|w| w == b"declare").unwrap();
+        let (text, snapshot) = Stream::parse_syntax(&whole[..start]).unwrap();
+        assert_eq!((text, snapshot.interpreter.clone()), (&b"if x"[..], PathBuf::from("/bin/bash")));
+        assert!(snapshot.syntax().ends_with(b"shopt -s extglob 2>/dev/null\n"));
+        for end in 0..start {
+            assert_eq!(Stream::parse_syntax(&whole[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
     fn functions_are_told_apart_by_the_next_heading() {
-        let list = b"declare -f a\ndeclare -fx b\ndeclare -f if\ndeclare -f __rlcx_end\ndeclare -f trap\n";
         let texts = b"a () \n{ \n    x b () \n}\nb () \n{ \n    :\n}\ndeclare -fx b\nfunction if () \n{ \n    :\n}\n__rlcx_end () \n{ \n    :\n}\ntrap () \n{ \n    $__rlcx_keep_trap\n}\n";
-        let functions = Functions::parse(list, texts);
+        let functions = Functions::parse(texts);
         let names: Vec<_> = functions.found.iter().map(|f| f.name).collect();
         assert_eq!(names, [&b"a"[..], b"b", b"if"]);
         assert_eq!(functions.found[0].text, b"a () \n{ \n    x b () \n}\n");

@@ -77,6 +77,80 @@ fn single_quoted_end(text: &[u8], at: usize) -> usize {
     text[at.min(text.len())..].iter().position(|&b| b == b'\'').map_or(text.len(), |n| at + n + 1)
 }
 
+/// Words that mean something to bash where a command starts (bash(1), "Reserved Words").
+const RESERVED: &[&[u8]] = &[
+    b"if",
+    b"then",
+    b"else",
+    b"elif",
+    b"fi",
+    b"case",
+    b"esac",
+    b"for",
+    b"while",
+    b"until",
+    b"do",
+    b"done",
+    b"in",
+    b"select",
+    b"function",
+    b"time",
+    b"coproc",
+];
+
+/// Whether `text` is so plain that every bash can parse it, whatever its options: commands of words,
+/// quoted words and `$names`, one a line or with a semicolon between them. Most entries are
+/// (`umount -f "$mnt"`), and to start a bash to hear it costs more than the rest of an append.
+/// `false` says nothing. Aliases are the caller's to mind.
+#[must_use]
+pub fn is_plain(text: &[u8]) -> bool {
+    text.split(|&b| b == b'\n').all(|line| line.trim_ascii().is_empty() || is_plain_line(line))
+}
+
+fn is_plain_line(line: &[u8]) -> bool {
+    let (mut at, mut words) = (0, 0);
+    while at < line.len() {
+        match line[at] {
+            b' ' | b'\t' => at += 1,
+            // A semicolon may end a line, but must have a command in front of it.
+            b';' if words == 0 => return false,
+            b';' => (at, words) = (at + 1, 0),
+            _ => {
+                let Some(end) = plain_word_end(line, at) else { return false };
+                if words == 0 && RESERVED.contains(&&line[at..end]) {
+                    return false;
+                }
+                (at, words) = (end, words + 1);
+            }
+        }
+    }
+    true
+}
+
+/// Where the word at `at` ends; `None` if anything in it is not plain.
+fn plain_word_end(line: &[u8], mut at: usize) -> Option<usize> {
+    while at < line.len() && !b" \t;".contains(&line[at]) {
+        at = match line[at] {
+            b'\'' => at + 1 + memchr::memchr(b'\'', &line[at + 1..])? + 1,
+            b'"' => at + 1 + plain_double_quoted_length(&line[at + 1..])?,
+            // `$name`: neither `$(`, `${` nor `$'`, and a `$` at a word's end stands for itself.
+            b'$' if line.get(at + 1).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_') => at + 1,
+            b if b.is_ascii_alphanumeric() || b"_-+./,:=@%^*?~".contains(&b) => at + 1,
+            _ => return None,
+        };
+    }
+    Some(at)
+}
+
+/// Up to and with the closing quote.
+fn plain_double_quoted_length(rest: &[u8]) -> Option<usize> {
+    let end = memchr::memchr(b'"', rest)?;
+    let inside = &rest[..end];
+    let dollars_are_names = memchr::memchr_iter(b'$', inside)
+        .all(|n| inside.get(n + 1).is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_'));
+    (dollars_are_names && !inside.contains(&b'\\') && !inside.contains(&b'`')).then_some(end + 1)
+}
+
 /// One command of `declare -p`, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declaration<'a> {
@@ -151,6 +225,31 @@ mod tests {
         for not in [&b"declare"[..], b"declare -x", b"declare -x 1a=\"\"", b"echo -x a", b"declare -- $(x)=1"]
         {
             assert_eq!(Declaration::parse(not), None);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_known_at_sight() {
+        for plain in [
+            "true",
+            "umount -f \"$mnt\"",
+            "rm -rf '/a b (c'",
+            "a=1 b; c d;",
+            "\n x\n\ty;z\n",
+            "rlFileRestore",
+            "echo if then",
+            "losetup -d $loop",
+            "x=*.c ~/y? 'it' \"is\"",
+            "",
+        ] {
+            assert!(is_plain(plain.as_bytes()), "{plain}");
+        }
+        for other in [
+            "if x", "a; then", "a;;b", ";", "a && b", "(a)", "{ a; }", "a # b", "'", "\"a", "\"$(x\"", "$(x",
+            "`x", "a\\", "! a", "a &", "a | b", "a <<EOF", "a > b", "x=(1", "f() {", "[[ a", "\"${x\"", "$",
+            "a\rb", "time", "\"a\nb\"", "\u{e4}",
+        ] {
+            assert!(!is_plain(other.as_bytes()), "{other}");
         }
     }
 

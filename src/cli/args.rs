@@ -128,9 +128,6 @@ pub struct AddArgs {
     /// The id that the new entry is to have; exit status 11 if it is taken
     #[arg(long, hide = true, value_name = "ID")]
     pub id: Option<Id>,
-    /// The shell has parsed the text already
-    #[arg(long, hide = true)]
-    pub parsed: bool,
     /// Shell text; '-' reads it from standard input
     #[arg(value_name = "TEXT", required_unless_present = "shell", allow_hyphen_values = true)]
     pub text: Vec<OsString>,

@@ -7,8 +7,12 @@ use crate::cleanup::snapshot::{Origin, Snapshot, Stream};
 use crate::cleanup::store::{BUFFER, IfMissing, SCRIPT, Store, Trust};
 use crate::error::{Error, Result, Status};
 use crate::hook::{ClPath, Hooked};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::hash::{BuildHasher, Hasher};
-use std::io::Read;
+use std::io::{Read, Stdin};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// What one process that runs this binary has told about itself.
@@ -137,10 +141,51 @@ pub(super) fn parse_stream(bytes: &[u8]) -> Result<Stream<'_>> {
 
 /// All of standard input.
 pub(super) fn read_stdin() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| cannot_read(&e))?;
+    Ok(bytes)
+}
+
+/// All of what a shell prints into standard input; `look` sees what has come so far.
+///
+/// Bash writes each variable by itself. Were this process waiting in read(2), each of those writes
+/// would wake it, and that costs the shell more than anything else here; so the pipe is made large,
+/// and looked at from time to time until its other end is closed.
+pub(super) fn read_pipe(mut look: impl FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
+    /// The most that an unprivileged process may ask for (proc_sys_fs(5), pipe-max-size).
+    const PIPE: i32 = 1 << 20;
+    let input = std::io::stdin();
+    // Where it is no pipe, or less is allowed, there is more to wait for, and that is all.
+    let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE));
+    let _ = fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
     // A snapshot of BeakerLib is 200 KB: room for it at once.
     let mut bytes = Vec::with_capacity(1 << 19);
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| Error::io("read", "standard input", &e))?;
-    Ok(bytes)
+    loop {
+        let _ = poll(&mut [PollFd::new(input.as_fd(), PollFlags::empty())], PollTimeout::from(1_u8));
+        let ended = read_available(&input, &mut bytes)?;
+        look(&bytes)?;
+        if ended {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Whether the end has come.
+fn read_available(input: &Stdin, bytes: &mut Vec<u8>) -> Result<bool> {
+    let mut chunk = [0; 1 << 16];
+    loop {
+        match nix::unistd::read(input, &mut chunk) {
+            Ok(0) => return Ok(true),
+            Ok(length) => bytes.extend_from_slice(&chunk[..length]),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(cannot_read(&errno.into())),
+        }
+    }
+}
+
+fn cannot_read(cause: &std::io::Error) -> Error {
+    Error::io("read", "standard input", cause)
 }
 
 /// Paths for a script called `name` in this directory.

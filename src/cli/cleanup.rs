@@ -2,8 +2,8 @@
 
 use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
-    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_stdin, snapshot_kept,
-    snapshot_without_shell,
+    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
+    snapshot_kept, snapshot_without_shell,
 };
 use super::{print, render};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
@@ -14,8 +14,10 @@ use crate::cleanup::syntax;
 use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
 use clap::CommandFactory;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::OsString;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::{self, Stdio};
@@ -49,7 +51,7 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
 const TAKEN: u8 = 11;
 
 fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
-    let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
+    let (sent, check) = if args.shell.shell { read_and_check()? } else { (Vec::new(), None) };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let text = match &stream {
         Some(stream) => stream.text.to_vec(),
@@ -63,8 +65,12 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     }
     let sent_snapshot = stream.map(|s| s.snapshot());
     let store = caller.open(IfMissing::Make)?;
-    if !args.parsed {
-        check_syntax(&text, &snapshot_or(&store, sent_snapshot.clone())?)?;
+    match check {
+        Some(check) => check.finish()?,
+        None => {
+            let snapshot = snapshot_or(&store, sent_snapshot.clone())?;
+            Check::start(&text, &snapshot)?.finish()?;
+        }
     }
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
@@ -111,35 +117,68 @@ fn quote_word(word: &OsString) -> Vec<u8> {
     }
 }
 
-/// Lets the shell that will run the text read it, with the options and aliases it will have then.
-fn check_syntax(text: &[u8], snapshot: &Snapshot) -> Result<()> {
-    let cannot = |e: &std::io::Error| Error::io("run", &snapshot.interpreter, e);
-    let mut file =
-        tempfile::NamedTempFile::new().map_err(|e| Error::io("write", std::env::temp_dir(), &e))?;
-    let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
-    let script = [&snapshot.options[..], b"\\builtin set -n\n", text, end].concat();
-    file.write_all(&script).map_err(|e| Error::io("write", file.path(), &e))?;
-    let answer = process::Command::new(&snapshot.interpreter)
-        .args(["--norc", "--noprofile"])
-        .arg(file.path())
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| cannot(&e))?;
-    if answer.status.success() {
-        return Ok(());
+/// Reads what the shell sends, and has the text in front of it checked meanwhile.
+fn read_and_check() -> Result<(Vec<u8>, Option<Check>)> {
+    let mut check = None;
+    let sent = read_pipe(|so_far| {
+        if check.is_none()
+            && let Some((text, snapshot)) = Stream::parse_syntax(so_far)
+        {
+            check = Some(Check::start(text, &snapshot)?);
+        }
+        Ok(())
+    })?;
+    Ok((sent, check))
+}
+
+/// The answer to whether bash can parse a text.
+enum Check {
+    /// It can; nobody had to be asked.
+    Plain,
+    /// The bash that will run it is reading it, with the options and aliases it will have then.
+    Running { bash: process::Child, lines_before: usize },
+}
+
+impl Check {
+    fn start(text: &[u8], snapshot: &Snapshot) -> Result<Self> {
+        if syntax::is_plain(text) && !snapshot.has_aliases() {
+            return Ok(Self::Plain);
+        }
+        let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
+        let head = [&snapshot.syntax()[..], b"\\builtin set -n\n"].concat();
+        let cannot = |e: &std::io::Error| Error::io("write", "memory", e);
+        // In memory: a full /tmp is no reason to refuse an entry.
+        let file = memfd_create("rl-cleanup", MFdFlags::MFD_CLOEXEC).map_err(|e| cannot(&e.into()))?;
+        let mut file = File::from(file);
+        file.write_all(&[&head, text, end].concat()).and_then(|()| file.rewind()).map_err(|e| cannot(&e))?;
+        let bash = process::Command::new(&snapshot.interpreter)
+            .args(["--norc", "--noprofile", "-s"])
+            .env_clear()
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| Error::io("run", &snapshot.interpreter, &e))?;
+        Ok(Self::Running { bash, lines_before: head.iter().filter(|&&b| b == b'\n').count() })
     }
-    let head = script.len() - text.len() - end.len();
-    let lines_before = script[..head].iter().filter(|&&b| b == b'\n').count();
-    let said = String::from_utf8_lossy(&answer.stderr).into_owned();
-    let name = format!("{}: ", file.path().display());
-    let said: Vec<String> = said.lines().map(|l| from_line_one(l, &name, lines_before)).collect();
-    Err(Error::new(Status::Failed, format!("bash cannot parse this entry: {}", said.join("\n"))))
+
+    fn finish(self) -> Result<()> {
+        let Self::Running { bash, lines_before } = self else { return Ok(()) };
+        let name = "bash: ";
+        let answer = bash.wait_with_output().map_err(|e| Error::io("run", "bash", &e))?;
+        if answer.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+        let said: Vec<String> = said.lines().map(|l| from_line_one(l, name, lines_before)).collect();
+        Err(Error::new(Status::Failed, format!("bash cannot parse this entry: {}", said.join("\n"))))
+    }
 }
 
 /// Bash's message, as it would be if the file held the entry alone and had no name.
 fn from_line_one(message: &str, name: &str, lines_before: usize) -> String {
-    let message = message.strip_prefix(name).unwrap_or(message);
+    // The name is argv[0], which may be a path.
+    let message = message.split_once(name).map_or(message, |(_, rest)| rest);
     let numbered = || {
         let (number, rest) = message.strip_prefix("line ")?.split_once(':')?;
         let number: usize = number.parse().ok()?;
@@ -160,7 +199,7 @@ fn save(store: &Store, locked: &Locked, buffer: &Buffer, snapshot: &Snapshot) ->
 /// With `shell`, the first line of the answer is a word for the shim, and the state that the shell
 /// sends is used where there are entries and no shell's state.
 fn rehook(caller: &Caller, shell: bool) -> Result<()> {
-    let sent = if shell { read_stdin()? } else { Vec::new() };
+    let sent = if shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = Stream::parse(&sent);
     let store = caller.open(IfMissing::Make)?;
     let locked = store.lock(LOCK_DEADLINE)?;
@@ -234,7 +273,7 @@ fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
 }
 
 fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
-    let sent = if args.shell.shell { read_stdin()? } else { Vec::new() };
+    let sent = if args.shell.shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let store = caller.open(IfMissing::Fail)?;
     let name = format!("run-{}.sh", process::id());

@@ -57,15 +57,15 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
 pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    match own_process(&args) {
-        Some(status) => ExitCode::from(status),
-        None => watch::testwatcher(args.into_iter()),
+    if let Some(status) = own_process(&args) {
+        return ExitCode::from(status);
     }
+    watch::testwatcher(args.into_iter())
 }
 
-/// What is started under a name of ours: a guard, a sentinel, a hook.
+/// What is started under a name of ours: a sentinel, a hook.
 fn own_process(args: &[OsString]) -> Option<u8> {
-    crate::watch::guard_or_sentinel(args).or_else(|| crate::harness::dropin::is_run_as(args))
+    if crate::watch::was_a_sentinel(args) { Some(0) } else { crate::harness::dropin::is_run_as(args) }
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.

@@ -1,7 +1,7 @@
 //! `rl-cleanup script`: what a running final script asks for, one call an event.
 
 use super::args::{ScriptArgs, ScriptEvent};
-use super::caller::{Caller, load_buffer, places, read_stdin};
+use super::caller::{Caller, load_buffer, places, read_pipe};
 use super::print;
 use crate::cleanup::buffer::{Buffer, Entry, fingerprint};
 use crate::cleanup::script::{self, Purpose};
@@ -109,7 +109,7 @@ impl Session<'_> {
 
     fn resume(&self) -> Result<u8> {
         // A state that cannot be read is no reason to leave the other entries undone.
-        let sent = read_stdin()?;
+        let sent = read_pipe(|_| Ok(()))?;
         let state = Stream::parse(&sent).map(|s| s.snapshot());
         let buffer = self.strike_entry()?;
         // Somebody else has finished this cleanup meanwhile.

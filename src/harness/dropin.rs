@@ -29,7 +29,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How long a guard may take from its watcher's death to its own entry in the registry.
 const SUCCESSION: Duration = Duration::from_millis(500);
 
-/// A drop-in that a watcher has installed for itself.
+/// A drop-in that a watcher has installed for itself; dropping it removes it.
 #[derive(Debug)]
 pub struct DropIn {
     file: PathBuf,
@@ -88,9 +88,11 @@ impl DropIn {
             }
         }
     }
+}
 
-    /// Removes it, and the directories made for it that are empty again.
-    pub fn remove(self) {
+/// It goes with its owner, and so do the directories made for it that are empty again.
+impl Drop for DropIn {
+    fn drop(&mut self) {
         let _ = fs::remove_file(&self.file);
         remove_directories(&self.made);
     }
@@ -313,7 +315,7 @@ mod tests {
         let [name] = &names(dir.path())[..] else { panic!("{:?}", names(dir.path())) };
         assert_eq!(bound_to(name), Some((Pid::this(), registry::start_time(Pid::this()).unwrap())));
         assert!(is_executable(&dir.path().join(name)));
-        dropin.remove();
+        drop(dropin);
         assert!(names(dir.path()).is_empty());
     }
 
@@ -326,7 +328,7 @@ mod tests {
         let Installed::ForUs(dropin) = DropIn::install(&fake, None).unwrap() else {
             panic!("not executable")
         };
-        dropin.remove();
+        drop(dropin);
         fs::set_permissions(&packaged, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(DropIn::install(&fake, None), Ok(Installed::Needless)));
         assert!(matches!(DropIn::install(&Fake(vec![]), None), Ok(Installed::Needless)));
@@ -361,7 +363,7 @@ mod tests {
             panic!("needless")
         };
         assert_eq!(names(&good).len(), 1);
-        dropin.remove();
+        drop(dropin);
         assert!(!dir.path().join("a").exists(), "what was made is removed");
         let error = DropIn::install(&Fake(vec![bad]), None).unwrap_err();
         assert!(error.to_string().contains("cannot make"), "{error}");

@@ -38,28 +38,6 @@ pub enum Choice {
     Tmt,
 }
 
-impl Choice {
-    /// As one word of a guard's command line.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::None => "none",
-            Self::Beah => "beah",
-            Self::Restraint => "restraint",
-            Self::Tmt => "tmt",
-        }
-    }
-
-    /// The other way round.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Auto, Self::None, Self::Beah, Self::Restraint, Self::Tmt]
-            .into_iter()
-            .find(|choice| choice.word() == word)
-    }
-}
-
 /// One harness, as this process's environment shows it. What is not overridden is what a plain
 /// shell does: nothing.
 pub trait Harness {
@@ -220,8 +198,5 @@ mod tests {
         assert_eq!(name(Choice::Beah, &tmt), "beah");
         assert_eq!(name(Choice::Restraint, &tmt), "restraint");
         assert_eq!(name(Choice::Tmt, &[]), "tmt");
-        for choice in [Choice::Auto, Choice::None, Choice::Beah, Choice::Restraint, Choice::Tmt] {
-            assert_eq!(Choice::parse(choice.word()), Some(choice));
-        }
     }
 }

@@ -6,23 +6,21 @@
 //! whatever the watcher started can then be found by its environment, even if the watcher died
 //! before it could say so.
 
-use super::inherit::Inheritance;
+use super::kernel::fork;
 use super::machine::{Found, Outcome};
-use super::options::Options;
-use super::process::{Launch, Place, has_in_environment, has_variable, own_program, processes};
-use crate::error::errno_text;
+use super::process::{has_in_environment, has_variable, processes};
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
 use nix::fcntl::OFlag;
-use nix::unistd::{Pid, pipe2, read, write};
-use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use nix::unistd::{ForkResult, Pid, pipe2, read, setsid, write};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-/// `argv[0]` of a guard.
-pub const GUARD_NAME: &str = "rl-cleanup-guard";
-/// Where a guard keeps the standard input for the cleanup; its own is the line.
-const KEPT_STDIN: RawFd = 20;
+/// A guard's name for ps(1) and pkill(1), which must not find it under the watcher's. The CLPATH's
+/// random part follows, as far as there is room (prctl(2): 15 bytes).
+pub const GUARD_NAME: &str = "tw-guard-";
 
 /// How often, and how far apart, somebody who is being born is looked for.
 const BIRTH_LOOKS: u8 = 10;
@@ -53,36 +51,35 @@ pub enum Word {
     Leave,
 }
 
-impl Guard {
-    /// Starts a guard. `stdin` is the descriptor that the cleanup is to read, `tie` what it has to
-    /// know of the harness.
-    ///
-    /// # Errors
-    /// No descriptor or process is to be had, or this program's file cannot be found.
-    pub fn start(
-        clpath: &ClPath,
-        tie: OsString,
-        options: &Options,
-        inheritance: &Inheritance,
-        stdin: RawFd,
-    ) -> Result<Self, String> {
-        let program = own_program().ok_or("this program's own file cannot be found")?;
-        let (ears, line) = pipe2(OFlag::O_CLOEXEC).map_err(errno_text)?;
-        let mut argv: Vec<OsString> = vec![GUARD_NAME.into(), clpath.path().into(), tie];
-        argv.extend(options.to_words());
-        let env: Vec<_> = std::env::vars_os().collect();
-        let launch = Launch {
-            argv: &argv,
-            env: &env,
-            inheritance,
-            place: Place::NewSession,
-            descriptors: &[(stdin, KEPT_STDIN), (ears.as_raw_fd(), 0)],
-            marker: None,
-        };
-        let pid = launch.start_as(&program).map_err(|e| errno_text(e.0))?;
-        Ok(Self { pid, line })
-    }
+/// Who goes on after [`start`].
+pub enum Side {
+    /// The watcher, with its guard.
+    Watcher(Guard),
+    /// The guard, with its end of the line.
+    Guard(OwnedFd),
+}
 
+/// Makes a guard: a copy of this process that executes nothing, in a session of its own.
+///
+/// # Errors
+/// No descriptor or process is to be had.
+pub fn start(clpath: &ClPath) -> nix::Result<Side> {
+    let (ears, line) = pipe2(OFlag::O_CLOEXEC)?;
+    match fork()? {
+        ForkResult::Parent { child } => Ok(Side::Watcher(Guard { pid: child, line })),
+        ForkResult::Child => {
+            let _ = setsid();
+            let path = clpath.path().as_os_str().as_bytes();
+            let suffix = &path[path.len().saturating_sub(6)..];
+            if let Ok(name) = CString::new([GUARD_NAME.as_bytes(), suffix].concat()) {
+                let _ = nix::sys::prctl::set_name(&name);
+            }
+            Ok(Side::Guard(ears))
+        }
+    }
+}
+
+impl Guard {
     /// The guard's pid: a child of ours, but none of the test's.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -142,12 +139,11 @@ pub struct Inheriting {
 
 /// Listens until the watcher is gone. `None`: it told us to leave.
 #[must_use]
-pub fn listen(clpath: &ClPath) -> Option<Inheriting> {
-    let stdin = std::io::stdin();
+pub fn listen(line: &OwnedFd, clpath: &ClPath) -> Option<Inheriting> {
     let mut text = Vec::new();
     let mut buffer = [0; 512];
     loop {
-        match read(&stdin, &mut buffer) {
+        match read(line, &mut buffer) {
             Ok(0) => break,
             Ok(n) => text.extend_from_slice(&buffer[..n]),
             Err(nix::errno::Errno::EINTR) => {}
@@ -216,12 +212,6 @@ fn find_leader(clpath: &ClPath, told_outcome: bool) -> Option<Pid> {
         std::thread::sleep(BIRTH_LOOK);
     }
     None
-}
-
-/// The descriptor that the cleanup reads when a guard starts it.
-#[must_use]
-pub fn kept_stdin() -> RawFd {
-    KEPT_STDIN
 }
 
 #[cfg(test)]

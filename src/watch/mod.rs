@@ -6,7 +6,7 @@
 mod account;
 mod follow;
 mod guard;
-mod inherit;
+mod kernel;
 pub mod machine;
 pub mod options;
 mod process;
@@ -25,7 +25,7 @@ use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME
 use crate::registry;
 use account::Account;
 use guard::{Guard, Word};
-use inherit::Inheritance;
+use kernel::Inheritance;
 use machine::{Action, Event, Ewd, Exit, Fate, Found, Notice, Outcome, Phase, Reach, State};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -77,29 +77,14 @@ pub fn watch(options: Options) -> Result<u8> {
     Ok(watcher.run())
 }
 
-/// A guard's whole life, if that is what this process was started as. `None`: it was not.
+/// A sentinel's whole life, if that is what this process was started as; false if not.
 #[must_use]
-pub fn guard_or_sentinel(args: &[OsString]) -> Option<u8> {
-    let name = args.first()?;
-    if name == terminal::SENTINEL_NAME {
+pub fn was_a_sentinel(args: &[OsString]) -> bool {
+    let is_one = args.first().is_some_and(|name| name == terminal::SENTINEL_NAME);
+    if is_one {
         terminal::be_sentinel();
-        return Some(0);
     }
-    if name != guard::GUARD_NAME {
-        return None;
-    }
-    let (clpath, ties) = (ClPath::new(args.get(1)?), Ties::of_guard(args.get(2)?)?);
-    let options = Options::from_words(&args[3..])?;
-    // Blocked from the start: SIGTERM to everything means a reboot, and the watcher will say so.
-    let (signals, mask) = Signals::block().ok()?;
-    let Some(inheriting) = guard::listen(&clpath) else { return Some(0) };
-    let inheritance = Inheritance::caught(mask);
-    let mut watcher = Watcher::new(options, signals, inheritance, clpath).ok()?;
-    let _ = nix::sys::prctl::set_child_subreaper(true);
-    watcher.stdin = guard::kept_stdin();
-    watcher.ties = ties;
-    watcher.start_guard();
-    Some(watcher.take_over(inheriting))
+    is_one
 }
 
 fn own_failure(error: Error) -> Error {
@@ -181,7 +166,6 @@ struct Watcher {
     alarms: Alarms,
     ties: Ties,
     clpath: ClPath,
-    stdin: RawFd,
     terminal: Option<Terminal>,
     guard: Option<Guard>,
     guards_left: u8,
@@ -206,7 +190,6 @@ impl Watcher {
             terminal: Terminal::open(),
             state: State::watching(reach),
             account: Account::new(boottime_ns()),
-            stdin: 0,
             guard: None,
             guards_left: GUARDS,
             test: None,
@@ -222,13 +205,46 @@ impl Watcher {
 
     /// From now on a SIGKILL of this process is noticed.
     fn start_guard(&mut self) {
-        match Guard::start(&self.clpath, self.ties.word(), &self.options, &self.inheritance, self.stdin) {
-            Ok(guard) => self.guard = Some(guard),
-            Err(why) => {
+        match guard::start(&self.clpath) {
+            Ok(guard::Side::Watcher(guard)) => self.guard = Some(guard),
+            Ok(guard::Side::Guard(line)) => self.become_guard(&line),
+            Err(errno) => {
                 self.guard = None;
+                let why = errno_text(errno);
                 self.voice.warn(&format!("no guard ({why}): if this watcher is killed, no cleanup will run"));
             }
         }
+    }
+
+    /// The copy's way: waits for the watcher's end, takes over if it has to, and never returns.
+    fn become_guard(&mut self, line: &OwnedFd) -> ! {
+        // What belongs to the watcher alone: its guard's line, its terminal, its children.
+        self.guard = None;
+        self.terminal = None;
+        self.queue.clear();
+        let ties = self.ties.of_guard();
+        let status = match guard::listen(line, &self.clpath) {
+            None => 0,
+            Some(found) => match self.heir(ties) {
+                Ok(heir) => heir.take_over(found),
+                Err(error) => {
+                    self.voice.warn(&error.to_string());
+                    1
+                }
+            },
+        };
+        std::process::exit(i32::from(status))
+    }
+
+    /// A watcher for what this one has left, with descriptors of its own.
+    fn heir(&self, ties: Ties) -> Result<Self> {
+        let (signals, _) = Signals::block()?;
+        let _ = nix::sys::prctl::set_child_subreaper(true);
+        let mut heir = Self::new(self.options.clone(), signals, self.inheritance, self.clpath.clone())?;
+        heir.terminal = None;
+        heir.ties = ties;
+        heir.start_guard();
+        Ok(heir)
     }
 
     fn tell_guard(&self, word: Word) {
@@ -405,7 +421,9 @@ impl Watcher {
         for action in actions {
             self.perform(action);
         }
-        if before != (self.state.phase, self.state.ewd) && self.state.phase != Phase::Done {
+        // What is over as soon as it began is nobody's news.
+        let changed = before != (self.state.phase, self.state.ewd);
+        if changed && self.queue.is_empty() && self.state.phase != Phase::Done {
             self.publish();
         }
     }
@@ -458,7 +476,7 @@ impl Watcher {
         match alarm {
             Alarm::TestLimit => self.queue.push_back(Event::TestDeadline),
             Alarm::CleanupLimit => self.queue.push_back(Event::CleanupDeadline),
-            Alarm::Settle => self.queue.push_back(Event::SettleOver),
+            Alarm::Settle => self.queue.push_back(self.ties.settled()),
             Alarm::Grace => self.queue.push_back(Event::GraceOver),
             Alarm::Stop => self.suspend(Signal::SIGTSTP),
             Alarm::Look => self.look(),
@@ -707,13 +725,8 @@ impl Watcher {
     }
 
     fn cleanup_launch(&self, outcome: Outcome, diverted: &[RawFd], log: Option<RawFd>) -> script::Run {
-        let mut descriptors = Vec::new();
-        if self.stdin != 0 {
-            descriptors.push((self.stdin, 0));
-        }
-        if let Some(log) = log {
-            descriptors.extend(diverted.iter().map(|fd| (log, *fd)));
-        }
+        let to_log = log.into_iter().flat_map(|log| diverted.iter().map(move |fd| (log, *fd)));
+        let descriptors = to_log.collect();
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = self.clpath.cleanup_marker();
         let marker =
@@ -864,14 +877,15 @@ impl Watcher {
             terminal.restore();
         }
         self.end_ties();
-        self.registry_entry("").withdraw();
         if !leaving {
             self.remove_files();
         }
-        self.dismiss_guard();
+        self.tell_guard(Word::Leave);
+        self.registry_entry("").withdraw();
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
+        self.await_guard();
         account::exit_status(&self.state, &self.account, self.options.answer)
     }
 
@@ -920,14 +934,14 @@ impl Watcher {
         if left {
             self.account.kept = Some(dir);
         } else {
-            let _ = std::fs::remove_dir_all(dir);
+            // Mostly empty.
+            let _ = std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_dir_all(&dir));
         }
     }
 
     /// The guard leaves before we do, so that nobody who waits for our output waits for it.
-    fn dismiss_guard(&mut self) {
+    fn await_guard(&mut self) {
         let Some(guard) = self.guard.take() else { return };
-        guard.tell(Word::Leave);
         let pid = guard.pid();
         self.alarms.set(Alarm::Patience, Duration::from_secs(1));
         loop {

@@ -152,44 +152,6 @@ impl Options {
             volume: Volume::Normal,
         })
     }
-
-    /// What a guard has to know, as words of its command line.
-    #[must_use]
-    pub fn to_words(&self) -> Vec<OsString> {
-        let cleanup = self.cleanup_limit.map_or(0, Duration::as_secs);
-        let tree = u8::from(self.kill == KillScope::Tree);
-        let quiet = u8::from(self.volume == Volume::Quiet);
-        let term = u8::from(self.sigterm == SigtermPolicy::Interrupt);
-        [
-            self.ewd.as_secs().to_string(),
-            cleanup.to_string(),
-            tree.to_string(),
-            quiet.to_string(),
-            term.to_string(),
-        ]
-        .map(OsString::from)
-        .to_vec()
-    }
-
-    /// The other way round; `None` if they are not ours.
-    #[must_use]
-    pub fn from_words(words: &[OsString]) -> Option<Self> {
-        let numbers: Vec<u64> =
-            words.iter().map(|w| w.to_str()?.parse().ok()).collect::<Option<Vec<u64>>>()?;
-        let [ewd, cleanup, tree, quiet, term] = numbers[..] else { return None };
-        Some(Self {
-            command: Vec::new(),
-            time_limit: None,
-            cleanup_limit: Duration::from_secs(cleanup),
-            ewd: Duration::from_secs(ewd)?,
-            harness: HarnessChoice::Auto,
-            harness_deadline: HarnessDeadline::Keep,
-            kill: if tree == 1 { KillScope::Tree } else { KillScope::Group },
-            sigterm: if term == 1 { SigtermPolicy::Interrupt } else { SigtermPolicy::Exit },
-            answer: Answer::Plain,
-            volume: if quiet == 1 { Volume::Quiet } else { Volume::Normal },
-        })
-    }
 }
 
 /// `TESTWATCHER_EWD_SECS`, 1500 if unset (beakerlib-testwatcher(1)).
@@ -206,17 +168,6 @@ fn ewd_from_environment() -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_guard_needs_survives_its_command_line() {
-        let mut options = Options::from_environment(Vec::new()).unwrap();
-        options.cleanup_limit = Duration::from_secs(7);
-        options.kill = KillScope::Tree;
-        options.volume = Volume::Quiet;
-        options.sigterm = SigtermPolicy::Interrupt;
-        assert_eq!(Options::from_words(&options.to_words()), Some(options));
-        assert_eq!(Options::from_words(&["x".into()]), None);
-    }
 
     #[test]
     fn durations_are_sums_of_seconds_minutes_hours_days() {

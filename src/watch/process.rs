@@ -1,7 +1,7 @@
 //! Processes and groups: start, kill, reap, look who is left. Owns every `kill`, `wait` and
 //! `posix_spawn`; decides nothing.
 
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::machine::Exit;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -225,8 +225,6 @@ pub enum Place {
     NewGroup,
     /// It joins an existing group of this session.
     Join(Group),
-    /// It leads a new session, out of reach of whoever kills ours.
-    NewSession,
 }
 
 /// Why a process did not start.
@@ -315,10 +313,6 @@ impl Launch<'_> {
             Place::Join(group) => {
                 attributes.set_pgroup(group.leader())?;
                 PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
-            }
-            // glibc 2.26, musl 1.1.20; nix has no name for it.
-            Place::NewSession => {
-                PosixSpawnFlags::from_bits_retain(libc::c_int::from(libc::POSIX_SPAWN_SETSID))
             }
         };
         attributes.set_sigmask(&self.inheritance.mask)?;

@@ -1,7 +1,7 @@
 //! WARN results on their way to the harness: children of their own that nobody waits for while there
 //! is anything else to do. Each has ten seconds; `rstrnt-report-result` is known to hang for ever.
 
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::process::{Group, Launch, Place};
 use crate::harness::{Harness, report};
 use crate::hook::boottime_ns;

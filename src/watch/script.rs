@@ -1,7 +1,7 @@
 //! From the CLPATH file to a running cleanup: reads what is hooked, looks whether it may be run, and
 //! starts it. Owns the sentences that say why not; decides nothing else.
 
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::process::{Failure, Launch, Place};
 use crate::error::{Cause, Error, errno_text};
 use crate::hook::{ClPath, Hooked};

@@ -5,7 +5,7 @@
 //! by stopping the test with SIGTTIN or SIGTTOU (termios(3)). From then on ^C and ^Z go to the
 //! test's group only, so a sentinel of ours joins that group and passes them on.
 
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::process::{Group, Launch, Place, kill_one, own_program};
 use super::signals::{Signals, watched};
 use nix::fcntl::{OFlag, open};

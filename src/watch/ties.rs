@@ -2,7 +2,7 @@
 //! loop's only way into [`crate::harness`]; decides nothing about the test.
 
 use super::follow::{self, Follow, Terminals};
-use super::inherit::Inheritance;
+use super::kernel::Inheritance;
 use super::machine::{Event, Notice};
 use super::options::{HarnessDeadline, Options};
 use super::reports::Reports;
@@ -13,7 +13,6 @@ use crate::harness::lifeline::{Lifelines, session_leader};
 use crate::harness::{self, Choice, Harness, Limit};
 use crate::hook::boottime_ns;
 use nix::unistd::Pid;
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -64,16 +63,16 @@ impl Ties {
         Ok(ties)
     }
 
-    /// A guard's: it holds the harness back from the start, and does the rest when it takes over.
-    pub(super) fn of_guard(word: &OsStr) -> Option<Self> {
-        let (choice, leader) = word.to_str()?.split_once(':')?;
-        let leader = leader.parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw);
-        let mut ties = Self::new(Choice::parse(choice)?, leader);
+    /// A guard's, at its start: it holds the harness back from now on, and does the rest when it takes
+    /// over. The hook is still its watcher's.
+    pub(super) fn of_guard(&mut self) -> Self {
+        let mut ties = Self::new(self.choice, self.leader);
         ties.predecessor = Some(Pid::parent());
         if ties.harness.waits_for_output() {
-            ties.held = leader.and_then(harness::held_output);
+            // A guard's guard has it already, and the leader may be gone.
+            ties.held = self.held.take().or_else(|| ties.leader.and_then(harness::held_output));
         }
-        Some(ties)
+        ties
     }
 
     fn new(choice: Choice, leader: Option<Pid>) -> Self {
@@ -90,11 +89,6 @@ impl Ties {
             follow: None,
             told: None,
         }
-    }
-
-    /// What a guard has to know.
-    pub(super) fn word(&self) -> OsString {
-        format!("{}:{}", self.choice.word(), self.leader.map_or(0, Pid::as_raw)).into()
     }
 
     /// Whether there is a harness at all.
@@ -157,12 +151,17 @@ impl Ties {
 
     /// What a SIGHUP or a broken lifeline means: a reboot looks the same at first.
     pub(super) fn time_is_up(&self) -> Event {
-        if self.reboots() { Event::Reboot } else { Event::Watchdog }
+        if self.is_bound() && self.reboots() { Event::Reboot } else { Event::Watchdog }
     }
 
     /// Whether a reboot is under way.
     pub(super) fn reboots(&self) -> bool {
-        self.is_bound() && harness::reboot_under_way(&*self.harness)
+        harness::reboot_under_way(&*self.harness)
+    }
+
+    /// What the second after a test's death by SIGTERM has shown.
+    pub(super) fn settled(&self) -> Event {
+        if self.reboots() { Event::Reboot } else { Event::SettleOver }
     }
 
     /// Whether the harness was asked for a reboot that the test may have ended for.
@@ -231,8 +230,6 @@ impl Ties {
 
     /// Leaves nothing with the harness.
     pub(super) fn untie(&mut self) {
-        if let Some(dropin) = self.dropin.take() {
-            dropin.remove();
-        }
+        self.dropin = None;
     }
 }

@@ -16,6 +16,11 @@ pub fn shim() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("shell/rl-cleanup.sh")
 }
 
+/// The shell that tests run in: `RL_CLEANUP_BASH` tries another version.
+pub fn bash() -> std::ffi::OsString {
+    std::env::var_os("RL_CLEANUP_BASH").unwrap_or_else(|| "/bin/bash".into())
+}
+
 /// Counts a test that cannot run here, and says why.
 pub fn skipped(name: &str, reason: &str) {
     eprintln!("skipped: {name}: {reason}");
@@ -138,7 +143,7 @@ impl State {
     /// A bash script that has sourced the shim.
     pub fn shell(&self, script: impl AsRef<[u8]>) -> Ended {
         let file = self.write("test.sh", [b". \"$SHIM\"\n", script.as_ref()].concat());
-        self.run(self.command("/bin/bash").arg(file).env("SHIM", shim()))
+        self.run(self.command(bash()).arg(file).env("SHIM", shim()))
     }
 
     /// The final script.

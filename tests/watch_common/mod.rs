@@ -222,17 +222,14 @@ pub fn started_with(clpath: &str) -> Vec<i32> {
     found
 }
 
-/// The guards of a CLPATH that are alive.
+/// The guards of a CLPATH that are alive: processes of their name, oldest pid first.
 pub fn guards_of(clpath: &str) -> Vec<i32> {
+    let name = format!("tw-guard-{}", &clpath[clpath.len() - 6..]);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = words.split(|b| *b == 0);
-        if words.next() == Some(b"rl-cleanup-guard")
-            && words.next() == Some(clpath.as_bytes())
-            && is_alive(pid)
-        {
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if comm.trim_end() == name && is_alive(pid) {
             found.push(pid);
         }
     }

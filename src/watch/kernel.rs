@@ -1,11 +1,14 @@
-//! What the watcher was given by whoever started it, caught before anything could change it.
+//! The one door to what safe Rust does not offer: fork(2), and what the watcher was given by whoever
+//! started it, caught before anything could change it. The crate's only unsafe code.
 //!
 //! A child inherits ignored dispositions and the signal mask (signal(7)); the test must get
 //! exactly those the watcher got. Rust's runtime ignores SIGPIPE before `main`, and a SIGCHLD that
 //! was ignored would make the kernel reap children behind our back (wait(2)), so both are looked at
-//! before the runtime starts. This is the crate's only unsafe code.
+//! before the runtime starts.
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::ForkResult;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -57,24 +60,51 @@ impl Inheritance {
     }
 }
 
-#[expect(unsafe_code, reason = "dispositions at exec time are gone once Rust's runtime has started")]
-mod before_main {
-    use super::{CHLD, CLOSED, HUP, IGNORED, INTERNAL, Ordering, PIPE};
+/// Makes a second process out of this one (fork(2)).
+///
+/// # Errors
+/// No process is to be had (`EAGAIN`, `ENOMEM`).
+pub fn fork() -> nix::Result<ForkResult> {
+    let mut forked = Err(Errno::EAGAIN);
+    door::enter(door::Call::Fork(&mut forked));
+    forked
+}
+
+#[expect(unsafe_code, reason = "fork(2), and dispositions that are gone once Rust's runtime has started")]
+mod door {
+    use super::{CHLD, CLOSED, ForkResult, HUP, IGNORED, INTERNAL, Ordering, PIPE};
     use nix::sys::signal::SigSet;
+
+    pub(super) enum Call<'a> {
+        /// Look at descriptors and dispositions, before `main`.
+        Catch,
+        /// Fork.
+        Fork(&'a mut nix::Result<ForkResult>),
+    }
 
     #[used]
     #[unsafe(link_section = ".init_array")]
-    static CATCH: extern "C" fn() = catch;
+    static BEFORE_MAIN: extern "C" fn() = before_main;
+
+    extern "C" fn before_main() {
+        enter(Call::Catch);
+    }
 
     /// The signals that the C library keeps for itself, first and last (nptl(7)); musl has one more.
     const KEPT: (u32, u32) = (32, if cfg!(target_env = "musl") { 34 } else { 33 });
 
-    extern "C" fn catch() {
-        // SAFETY: fcntl(2) with numbers only; sigaction(2) and rt_sigaction(2) with valid pointers to
-        // zeroed structures, the latter larger than any kernel's, called while the process has one
-        // thread; zeroed means SIG_DFL, an empty mask and no flags. `sigset_t` is a plain bit array
-        // on Linux, so every pattern of it is valid. Storing to a static needs no runtime.
+    pub(super) fn enter(call: Call<'_>) {
+        // SAFETY: `Fork`: the watcher never starts a thread, so its copy may do all that it may
+        // (fork(2)). `Catch`: fcntl(2) with numbers only; sigaction(2) and rt_sigaction(2) with valid
+        // pointers to zeroed structures, the latter larger than any kernel's, called while the
+        // process has one thread; zeroed means SIG_DFL, an empty mask and no flags. `sigset_t` is a
+        // plain bit array on Linux, so every pattern of it is valid. Storing to a static needs no
+        // runtime.
         unsafe {
+            if let Call::Fork(answer) = call {
+                *answer = nix::unistd::fork();
+                return;
+            }
             for (fd, bit) in (0..).zip(CLOSED) {
                 if libc::fcntl(fd, libc::F_GETFD) == -1 {
                     IGNORED.fetch_or(bit, Ordering::Relaxed);
