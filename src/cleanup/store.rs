@@ -285,12 +285,27 @@ impl Locked<'_> {
             .iter()
             .flatten()
             .map(|entry| entry.file_name().to_owned())
-            .filter(|name| name.to_bytes().starts_with(TEMPORARY.as_bytes()))
+            .filter(|name| is_leftover(name.to_bytes()))
             .collect();
         for name in leftovers {
             let _ = unlinkat(&self.store.dir, &*name, UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// The script of `rl-cleanup run`, while the process `pid` runs it.
+#[must_use]
+pub fn run_script_name(pid: u32) -> String {
+    format!("run-{pid}.sh")
+}
+
+fn is_leftover(name: &[u8]) -> bool {
+    let runner = || {
+        let pid = name.strip_prefix(b"run-")?.strip_suffix(b".sh")?;
+        std::str::from_utf8(pid).ok()?.parse::<u32>().ok()
+    };
+    let is_gone = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
+    name.starts_with(TEMPORARY.as_bytes()) || runner().is_some_and(is_gone)
 }
 
 fn make_directory(path: &Path) -> Result<()> {
@@ -439,9 +454,12 @@ mod tests {
     #[test]
     fn leftovers_of_a_killed_process_are_swept() {
         let (_dir, store) = store();
-        std::fs::write(store.path().join(".rl-cleanup-dead"), "x").unwrap();
+        let mine = run_script_name(std::process::id());
+        for name in [".rl-cleanup-dead", "run-4194999.sh", "run-x.sh", &mine] {
+            std::fs::write(store.path().join(name), "x").unwrap();
+        }
         drop(store.lock(LOCK_DEADLINE).unwrap());
-        assert_eq!(names(&store), ["clbuff.lock"]);
+        assert_eq!(names(&store), ["clbuff.lock", &mine, "run-x.sh"]);
     }
 
     #[test]

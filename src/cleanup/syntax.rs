@@ -104,7 +104,7 @@ pub fn find(what: &[u8], text: &[u8]) -> Option<usize> {
 }
 
 /// Words that mean something to bash where a command starts (bash(1), "Reserved Words").
-const RESERVED: &[&[u8]] = &[
+pub const RESERVED: &[&[u8]] = &[
     b"if",
     b"then",
     b"else",
@@ -214,6 +214,138 @@ impl<'a> Declaration<'a> {
     }
 }
 
+/// A variable's value as it is, without the quotes bash printed it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    Scalar(Vec<u8>),
+    /// Subscripts and values of an array of either kind.
+    Array(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+impl Value {
+    /// From what stands behind the equals sign; `None` if bash has found a new way to print it.
+    ///
+    /// Taking it apart is needed, since not every bash reads back what it has printed: 4.2 and 4.3 put
+    /// \001 in front of \001 and \177 and then read both, 4.2 stumbles over a bracket in a key, 5.1
+    /// drops one of two \001 in an associative array.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.first() == Some(&b'(') {
+            return parse_array(text);
+        }
+        let (word, end) = decode_word(text, 0, b"")?;
+        if end != text.len() {
+            return None;
+        }
+        // Until 4.3 an array stands in quotes, as if it were a string.
+        if text.starts_with(b"'(") { parse_array(&word) } else { Some(Self::Scalar(word)) }
+    }
+}
+
+/// `([0]="a" [k]=$'b' )`.
+fn parse_array(text: &[u8]) -> Option<Value> {
+    let mut elements = Vec::new();
+    let mut at = 1;
+    loop {
+        match text.get(at)? {
+            b' ' => at += 1,
+            b')' => return (at + 1 == text.len()).then_some(Value::Array(elements)),
+            b'[' => {
+                let (key, end) = decode_word(text, at + 1, b"]")?;
+                let value = end + 2;
+                if text.get(end..value)? != b"]=" {
+                    return None;
+                }
+                let (value, end) = decode_word(text, value, b" )")?;
+                elements.push((key, value));
+                at = end;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// One word of bash's own quoting, up to one of `ends`, and where that is.
+fn decode_word(text: &[u8], mut at: usize, ends: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let mut word = Vec::new();
+    while let Some(&b) = text.get(at).filter(|b| !ends.contains(b)) {
+        at = match b {
+            b'\'' => {
+                let length = find_byte(b'\'', &text[at + 1..])?;
+                word.extend_from_slice(&text[at + 1..at + 1 + length]);
+                at + length + 2
+            }
+            b'"' => decode_double_quoted(text, at + 1, &mut word)?,
+            b'$' if text.get(at + 1) == Some(&b'\'') => decode_ansi_quoted(text, at + 2, &mut word)?,
+            b'\\' => {
+                word.push(*text.get(at + 1)?);
+                at + 2
+            }
+            b'$' | b'`' => return None,
+            _ => {
+                word.push(b);
+                at + 1
+            }
+        };
+    }
+    Some((word, at))
+}
+
+fn decode_double_quoted(text: &[u8], mut at: usize, word: &mut Vec<u8>) -> Option<usize> {
+    loop {
+        let next = text.get(at + 1);
+        match (text.get(at)?, next) {
+            (b'"', _) => return Some(at + 1),
+            (b'\\', Some(b @ (b'"' | b'$' | b'`' | b'\\'))) | (1, Some(b @ (1 | 127))) => {
+                word.push(*b);
+                at += 2;
+            }
+            // Not within its own quotes, unless bash has changed its ways.
+            (b'$' | b'`', _) => return None,
+            (b, _) => {
+                word.push(*b);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// `$'…'` (bash(1), "QUOTING").
+fn decode_ansi_quoted(text: &[u8], mut at: usize, word: &mut Vec<u8>) -> Option<usize> {
+    loop {
+        match text.get(at)? {
+            b'\'' => return Some(at + 1),
+            b'\\' => {
+                let octal = text[at + 1..].iter().take(3).take_while(|b| (b'0'..=b'7').contains(b)).count();
+                if octal > 0 {
+                    let digits = std::str::from_utf8(&text[at + 1..at + 1 + octal]).ok()?;
+                    word.push(u8::from_str_radix(digits, 8).ok()?);
+                    at += 1 + octal;
+                    continue;
+                }
+                word.push(match text.get(at + 1)? {
+                    b'a' => 7,
+                    b'b' => 8,
+                    b'e' | b'E' => 27,
+                    b'f' => 12,
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'v' => 11,
+                    b @ (b'\\' | b'\'' | b'"' | b'?') => *b,
+                    _ => return None,
+                });
+                at += 2;
+            }
+            b => {
+                word.push(*b);
+                at += 1;
+            }
+        }
+    }
+}
+
 /// Whether `name` can be a variable's.
 #[must_use]
 pub fn is_name(name: &[u8]) -> bool {
@@ -251,6 +383,25 @@ mod tests {
         for not in [&b"declare"[..], b"declare -x", b"declare -x 1a=\"\"", b"echo -x a", b"declare -- $(x)=1"]
         {
             assert_eq!(Declaration::parse(not), None);
+        }
+    }
+
+    #[test]
+    fn values_of_every_bash_are_taken_apart() {
+        let scalar = |text: &[u8]| match Value::parse(text) {
+            Some(Value::Scalar(value)) => value,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(scalar(b"\"a\\\"\\$x\\`\\\\\\n'\n\""), b"a\"$x`\\\\n'\n");
+        assert_eq!(scalar(b"$'\\001\\377\\n\\E\\'\\\\x'"), b"\x01\xff\n\x1b'\\x");
+        assert_eq!(scalar(b"\"-n\x01\x7f\x01\x01\""), b"-n\x7f\x01");
+        assert_eq!(scalar(b"\"\""), b"");
+        let array = Value::Array(vec![(b"0".to_vec(), b"a b".to_vec()), (b"x]y".to_vec(), b"it's".to_vec())]);
+        assert_eq!(Value::parse(b"([0]=\"a b\" [\"x]y\"]=$'it\\'s' )").unwrap(), array);
+        assert_eq!(Value::parse(b"'([0]=\"a b\" [\"x]y\"]=\"it'\\''s\" )'").unwrap(), array);
+        assert_eq!(Value::parse(b"()").unwrap(), Value::Array(vec![]));
+        for odd in [&b"\"$(x)\""[..], b"([0]=\"a\"", b"(a b)", b"$'\\q'", b"\"a", b"$x", b"(x)y"] {
+            assert_eq!(Value::parse(odd), None, "{odd:?}");
         }
     }
 
