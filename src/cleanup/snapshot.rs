@@ -452,23 +452,28 @@ struct Functions<'a> {
 
 struct Function<'a> {
     name: &'a [u8],
-    attributes: &'a [u8],
     text: &'a [u8],
+    /// Attributes that bash printed behind it, and whose they are.
+    attributes: &'a [u8],
+    bearer: &'a [u8],
 }
 
 impl<'a> Function<'a> {
     /// Behind a function with attributes bash prints the command that sets them. It is cut off here:
-    /// by the time it would run, `declare` may be a function of the test's.
+    /// by the time it would run, `declare` may be a function of the test's. It names the function, and
+    /// that is who it is for, even where a line of a here-document was taken for another's heading.
     fn new(name: &'a [u8], text: &'a [u8]) -> Self {
         let last =
             text[..text.len().saturating_sub(1)].iter().rposition(|&b| b == b'\n').map_or(0, |n| n + 1);
-        let attributes = || {
+        let command = || {
             let line = text[last..].strip_prefix(b"declare -")?.strip_suffix(b"\n")?;
-            line.strip_suffix(name)?.strip_suffix(b" ")
+            let space = find_byte(b' ', line)?;
+            let (attributes, bearer) = (&line[..space], &line[space + 1..]);
+            attributes.contains(&b'f').then_some((attributes, bearer))
         };
-        match attributes() {
-            Some(attributes) => Self { name, attributes, text: &text[..last] },
-            None => Self { name, attributes: b"", text },
+        match command() {
+            Some((attributes, bearer)) => Self { name, attributes, bearer, text: &text[..last] },
+            None => Self { name, attributes: b"", bearer: name, text },
         }
     }
 }
@@ -497,7 +502,7 @@ impl<'a> Functions<'a> {
     }
 
     fn exported(named: &'a [(Vec<u8>, Vec<u8>)]) -> Self {
-        let found = named.iter().map(|(name, text)| Function { name, attributes: b"fx", text });
+        let found = named.iter().map(|(name, text)| Function { name, text, attributes: b"fx", bearer: name });
         Self { found: found.collect() }
     }
 
@@ -535,7 +540,7 @@ impl<'a> Functions<'a> {
         line(out, &[b"\\__rlcx_define\n\\builtin shopt -u extglob"]);
         for attribute in *b"xtr" {
             for function in self.found.iter().filter(|f| f.attributes.contains(&attribute)) {
-                let name = quote(function.name);
+                let name = quote(function.bearer);
                 line(out, &[b"\\builtin declare -f", &[attribute], b" -- ", &name, b" 2>/dev/null"]);
             }
         }
@@ -634,6 +639,17 @@ mod tests {
         assert_eq!(functions.found[0].text, b"a () \n{ \n    x b () \n}\n");
         assert_eq!(functions.found[1].attributes, b"fx");
         assert_eq!(functions.found[1].text, b"b () \n{ \n    :\n}\n");
+    }
+
+    #[test]
+    fn attributes_find_their_function_past_a_misleading_here_document() {
+        let functions = Functions::parse(
+            b"g () \n{ \n    cat <<A\nx () \n{ \n}\nA\n\n}\ndeclare -ft g\nh () \n{ \n    :\n}\n",
+        );
+        let mut out = Vec::new();
+        functions.render(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("declare -ft -- 'g'") && !text.contains("declare -ft g"), "{text}");
     }
 
     #[test]
