@@ -109,11 +109,10 @@ fn pure_rooms_touch_nothing_outside() {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (n, line) in code.lines().enumerate() {
             let line = line.split("//").next().unwrap_or_default();
-            // A signal's name is a value, not an act.
-            let line = line
-                .replace("std::os::unix::", "")
-                .replace("nix::sys::signal::Signal", "")
-                .replace("nix::unistd::Pid", "");
+            // A signal's name is a value, not an act; to read a slice is no I/O.
+            let harmless =
+                ["std::os::unix::", "std::io::BufRead", "nix::sys::signal::Signal", "nix::unistd::Pid"];
+            let line = harmless.iter().fold(line.to_owned(), |line, h| line.replace(h, ""));
             for name in forbidden.iter().filter(|f| line.contains(**f)) {
                 wrong.push(format!("src/{file}:{}: {name}", n + 1));
             }

@@ -487,19 +487,21 @@ impl Shell {
         let mut out = b"{\n".to_vec();
         let names = NAMES.join(" ");
         out.extend_from_slice(
-            format!("builtin declare -p {names} v_target arr_target never_set POSIXLY_CORRECT || :\n")
-                .as_bytes(),
+            format!(
+                "builtin declare -p {names} v_target arr_target never_set POSIXLY_CORRECT || builtin true\n"
+            )
+            .as_bytes(),
         );
         for name in &self.functions {
             let name = quote(name.as_bytes());
-            out.extend_from_slice(&[b"builtin declare -f -- ", &name[..], b" || :\n"].concat());
-            out.extend_from_slice(&[b"builtin declare -pF -- ", &name[..], b" || :\n"].concat());
+            out.extend_from_slice(&[b"builtin declare -f -- ", &name[..], b" || builtin true\n"].concat());
+            out.extend_from_slice(&[b"builtin declare -pF -- ", &name[..], b" || builtin true\n"].concat());
         }
         out.extend_from_slice(
-            b"builtin umask\nbuiltin shopt -p || :\nbuiltin set +o\nbuiltin alias -p || :\n",
+            b"builtin umask\nbuiltin shopt -p || builtin true\nbuiltin set +o\nbuiltin alias -p || builtin true\n",
         );
         // What a program sees. It may not be found with an odd PATH, or read an odd locale.
-        out.extend_from_slice(b"/usr/bin/env -0 | LC_ALL=C /usr/bin/sort -z || :\n");
+        out.extend_from_slice(b"/usr/bin/env -0 | LC_ALL=C /usr/bin/sort -z || builtin true\n");
         out.extend_from_slice(format!("}} >|\"$ROOT/{target}\" 2>/dev/null\n").as_bytes());
         out
     }

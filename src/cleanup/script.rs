@@ -6,7 +6,7 @@
 
 use super::buffer::{Buffer, Entry, Id, fingerprint};
 use super::snapshot::{Journal, Origin, Snapshot, untouchable_names};
-use super::syntax::quote;
+use super::syntax::{find, quote};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed> {
     let settings = body.get(..number("settings")?)?;
     let length = number("options")?;
     let behind = &body[settings.len()..];
-    let at = memchr::memmem::find(behind, OPTIONS_MARK)? + OPTIONS_MARK.len();
+    let at = find(OPTIONS_MARK, behind)? + OPTIONS_MARK.len();
     let (_, behind) = split_line(&behind[at..])?;
     let purpose = match field("only") {
         None => Purpose::Final,
@@ -166,7 +166,7 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 fn lines(bytes: &[u8]) -> usize {
-    memchr::memchr_iter(b'\n', bytes).count()
+    bytes.iter().filter(|&&b| b == b'\n').count()
 }
 
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -4,7 +4,7 @@
 //! (`__rlc_dump` in the shim). Bash has quoted every value already, so values are passed on as they
 //! are and never looked into. Pure: must do no I/O and read no environment.
 
-use super::syntax::{self, Declaration, quote, quote_into};
+use super::syntax::{self, Declaration, RESERVED, Value, find, find_byte, quote, quote_into};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ const NOT_CARRIED: &[&str] = &[
 ];
 
 /// Shell options that would make a script end early, do nothing or flood its output, that need a
-/// terminal, or that belong to how a shell was started.
+/// terminal, or that belong to how a shell was started; and ignoreeof, which a variable carries.
 const OPTIONS_NOT_CARRIED: &[&str] = &[
     "errexit",
     "nounset",
@@ -89,6 +89,7 @@ const OPTIONS_NOT_CARRIED: &[&str] = &[
     "vi",
     "privileged",
     "interactive-comments",
+    "ignoreeof",
 ];
 
 /// `shopt` options that bash refuses to set.
@@ -149,7 +150,7 @@ impl<'a> Stream<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut rest = bytes;
         let mut next = || {
-            let (section, behind) = rest.split_at(memchr::memchr(0, rest)?);
+            let (section, behind) = rest.split_at(find_byte(0, rest)?);
             rest = &behind[1..];
             Some(section)
         };
@@ -172,8 +173,8 @@ impl<'a> Stream<'a> {
     /// `None` as long as they are not there.
     #[must_use]
     pub fn parse_syntax(bytes: &'a [u8]) -> Option<(&'a [u8], Snapshot)> {
-        let start = memchr::memmem::find(bytes, STREAM_START)?;
-        let mut ends = memchr::memchr_iter(0, &bytes[start..]).map(|n| start + n);
+        let start = find(STREAM_START, bytes)?;
+        let mut ends = (start..bytes.len()).filter(|&n| bytes[n] == 0);
         let text = ends.next()? + 1..ends.next()?;
         let end = ends.nth(4)?;
         // The rest of a stream, empty, makes a whole one of it.
@@ -217,6 +218,8 @@ impl<'a> Stream<'a> {
             out.extend_from_slice(posix_variable);
             line(&mut out, &[b"\\builtin set -o posix"]);
         }
+        // A variable has turned this on meanwhile: GLOBIGNORE.
+        line(&mut out, &[b"\\builtin shopt -u dotglob"]);
         let shopts: Vec<&[u8]> = on(self.shopts).filter(|n| !is_among(n, SHOPTS_NOT_CARRIED)).collect();
         if !shopts.is_empty() {
             line(&mut out, &[b"\\builtin shopt -s ", &shopts.join(&b' '), b" 2>/dev/null"]);
@@ -253,7 +256,7 @@ impl Snapshot {
     /// Whether words of a text may stand for something else.
     #[must_use]
     pub fn has_aliases(&self) -> bool {
-        memchr::memmem::find(&self.options, b"\\builtin alias ").is_some()
+        find(b"\\builtin alias ", &self.options).is_some()
     }
 
     /// Shell text that makes a new bash read text as this shell would.
@@ -328,31 +331,69 @@ fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
 fn render_variable(declaration: Declaration, out: &mut Vec<u8>) {
     let Declaration { attributes, name, value } = declaration;
     let reference = declaration.has(b'n');
+    let silent = reference || declaration.has(b'r');
+    let line_end: &[u8] = if silent { b" 2>/dev/null\n" } else { b"\n" };
+    let parsed = value.map(Value::parse);
+    // An array gets its elements before it becomes readonly.
+    let filled = matches!(parsed, Some(Some(Value::Array(_))));
     let rewrites = |a: &u8| b"iluc".contains(a);
-    let in_two_steps = value.is_some() && !reference && attributes.iter().any(rewrites);
+    let in_two_steps = filled || (value.is_some() && !reference && attributes.iter().any(rewrites));
     let kind = |a: &u8| b"aA".contains(a);
-    let first = attributes.iter().filter(|a| !in_two_steps || kind(a));
+    declare(attributes.iter().filter(|a| !in_two_steps || kind(a)), name, out);
+    match (value, &parsed) {
+        (None, _) => {}
+        (Some(_), Some(Some(Value::Scalar(value)))) => {
+            out.push(b'=');
+            quote_into(value, out);
+        }
+        (Some(_), Some(Some(Value::Array(_)))) => out.extend_from_slice(b"=()"),
+        // Bash has found a new way to print a value: it will be able to read it, too.
+        (Some(value), _) => {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend_from_slice(line_end);
+    if let Some(Some(Value::Array(elements))) = &parsed {
+        render_elements(name, elements, declaration.has(b'A'), out);
+    }
+    if in_two_steps && attributes.iter().any(|a| !kind(a)) {
+        declare(attributes.iter().filter(|a| !kind(a)), name, out);
+        out.extend_from_slice(line_end);
+    }
+}
+
+fn declare<'a>(attributes: impl Iterator<Item = &'a u8>, name: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"declare -");
     let before = out.len();
-    out.extend(first);
+    out.extend(attributes);
     if out.len() == before {
         out.push(b'-');
     }
     out.push(b' ');
     out.extend_from_slice(name);
-    if let Some(value) = value {
-        out.push(b'=');
-        out.extend_from_slice(value);
-    }
-    let silent = reference || declaration.has(b'r');
-    let line_end: &[u8] = if silent { b" 2>/dev/null\n" } else { b"\n" };
-    out.extend_from_slice(line_end);
-    if in_two_steps {
-        out.extend_from_slice(b"declare -");
-        out.extend(attributes.iter().filter(|a| !kind(a)));
-        out.push(b' ');
+}
+
+/// One assignment an element: what bash makes of a list in parentheses differs between versions. A
+/// key goes in by a variable, since only then nothing in it is looked at.
+fn render_elements(name: &[u8], elements: &[(Vec<u8>, Vec<u8>)], has_keys: bool, out: &mut Vec<u8>) {
+    for (key, value) in elements {
+        if has_keys && (key == b"@" || key == b"*") {
+            // Behind a variable's name these mean all elements.
+            out.extend_from_slice(&[name, b"+=([", &quote(key)[..], b"]=", &quote(value), b")\n"].concat());
+            continue;
+        }
+        if has_keys {
+            out.extend_from_slice(b"__rlcx_name=");
+            quote_into(key, out);
+            out.push(b'\n');
+        }
         out.extend_from_slice(name);
-        out.extend_from_slice(line_end);
+        out.push(b'[');
+        out.extend_from_slice(if has_keys { b"$__rlcx_name" } else { key });
+        out.extend_from_slice(b"]=");
+        quote_into(value, out);
+        out.push(b'\n');
     }
 }
 
@@ -440,7 +481,7 @@ impl<'a> Functions<'a> {
         let mut starts = Vec::new();
         let mut at = 0;
         while at < texts.len() {
-            let end = memchr::memchr(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
+            let end = find_byte(b'\n', &texts[at..]).map_or(texts.len(), |e| at + e);
             if let Some(name) = texts[at..end].strip_suffix(b" () ") {
                 let name = name.strip_prefix(b"function ").unwrap_or(name);
                 if !name.is_empty() && !name.contains(&b' ') {
@@ -462,7 +503,7 @@ impl<'a> Functions<'a> {
 
     fn without_script_code(mut self) -> Self {
         self.found.retain(|f| {
-            let shadow = f.name == b"trap" && memchr::memmem::find(f.text, TRAP_SHADOW).is_some();
+            let shadow = f.name == b"trap" && find(TRAP_SHADOW, f.text).is_some();
             !f.name.starts_with(SCRIPT_PREFIX) && !shadow
         });
         self
@@ -484,7 +525,10 @@ impl<'a> Functions<'a> {
         line(out, &[b"\\builtin shopt -s extglob"]);
         line(out, &[b"__rlcx_texts=("]);
         for function in &self.found {
-            quote_into(function.text, out);
+            // Not every bash prints the word that such a name needs.
+            let needs_word = RESERVED.contains(&function.name) && function.text.starts_with(function.name);
+            let text = [if needs_word { &b"function "[..] } else { b"" }, function.text].concat();
+            quote_into(&text, out);
             out.push(b'\n');
         }
         line(out, &[b")"]);
@@ -535,8 +579,11 @@ mod tests {
     #[test]
     fn values_are_set_before_attributes_that_would_change_them() {
         let text = of("declare -i n=\"\\$(id)\"\ndeclare -Aru m=([a]=\"x\" )\ndeclare -i bare\n");
-        assert!(text.contains("declare -- n=\"\\$(id)\"\ndeclare -i n\n"), "{text}");
-        assert!(text.contains("declare -A m=([a]=\"x\" ) 2>/dev/null\n"), "{text}");
+        assert!(text.contains("declare -- n='$(id)'\ndeclare -i n\n"), "{text}");
+        assert!(
+            text.contains("declare -A m=() 2>/dev/null\n__rlcx_name='a'\nm[$__rlcx_name]='x'\n"),
+            "{text}"
+        );
         assert!(text.contains("declare -ru m 2>/dev/null\n"), "{text}");
         assert!(text.contains("declare -i bare\n"), "{text}");
     }
@@ -550,7 +597,7 @@ mod tests {
         for gone in ["UID", "TESTWATCHER", "__rlcl_", "__rlcx_id"] {
             assert!(!text.contains(gone), "{gone} in {text}");
         }
-        assert!(text.contains("mine=\"1\"") && text.contains("__rlcx_keep_failed"), "{text}");
+        assert!(text.contains("mine='1'") && text.contains("__rlcx_keep_failed"), "{text}");
     }
 
     #[test]
@@ -561,7 +608,7 @@ mod tests {
         let text = String::from_utf8(Stream::parse(&bytes).unwrap().snapshot().options).unwrap();
         assert_eq!(
             text,
-            "\\builtin umask 0077\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin alias a='b\nc'\n\
+            "\\builtin umask 0077\n\\builtin shopt -u dotglob\n\\builtin shopt -s extglob 2>/dev/null\n\\builtin alias a='b\nc'\n\
              \\builtin set -o noglob -o allexport 2>/dev/null\n"
         );
     }

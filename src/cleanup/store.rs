@@ -179,7 +179,6 @@ impl Locked<'_> {
             self.check_target(content.name)?;
             prepared.push((content, self.prepare(content)?));
         }
-        self.sync_files(&prepared)?;
         let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
         for (n, (content, temporary)) in prepared.into_iter().enumerate() {
             if let Err(error) = self.put(content.name, temporary) {
@@ -220,22 +219,6 @@ impl Locked<'_> {
         self.put(content.name, temporary)
     }
 
-    /// All at once, so that a journalling file system can do it in one commit.
-    fn sync_files(&self, prepared: &[(&Content, tempfile::NamedTempFile)]) -> Result<()> {
-        let sync = |(content, file): &(&Content, tempfile::NamedTempFile)| {
-            let target = self.store.path.join(content.name);
-            file.as_file().sync_all().map_err(|e| Error::io("replace", &target, &e))
-        };
-        let Some((first, others)) = prepared.split_first() else { return Ok(()) };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = others.iter().map(|one| scope.spawn(move || sync(one))).collect();
-            let synced = sync(first);
-            // A thread that panicked has not synced anything.
-            let lost = || Error::new(Status::Failed, "cannot sync: a thread has died");
-            threads.into_iter().fold(synced, |all, t| all.and(t.join().unwrap_or_else(|_| Err(lost()))))
-        })
-    }
-
     /// Removes a file; silent where there is none.
     pub fn remove(&self, name: &str) {
         let _ = unlinkat(&self.store.dir, name, UnlinkatFlags::NoRemoveDir);
@@ -261,7 +244,7 @@ impl Locked<'_> {
             .map_err(|e| cannot(&e))?;
         // By descriptor, so that no umask takes a bit away.
         nix::sys::stat::fchmod(file.as_file(), mode).map_err(|e| Error::os("replace", &target, e))?;
-        file.write_all(content.bytes).and_then(|()| file.flush()).map_err(|e| cannot(&e))?;
+        file.write_all(content.bytes).and_then(|()| file.as_file().sync_all()).map_err(|e| cannot(&e))?;
         Ok(file)
     }
 
@@ -280,7 +263,6 @@ impl Locked<'_> {
             None => self.remove(content.name),
             Some(bytes) => {
                 if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
-                    let _ = temporary.as_file().sync_all();
                     let _ = self.put(content.name, temporary);
                 }
             }
@@ -303,12 +285,27 @@ impl Locked<'_> {
             .iter()
             .flatten()
             .map(|entry| entry.file_name().to_owned())
-            .filter(|name| name.to_bytes().starts_with(TEMPORARY.as_bytes()))
+            .filter(|name| is_leftover(name.to_bytes()))
             .collect();
         for name in leftovers {
             let _ = unlinkat(&self.store.dir, &*name, UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// The script of `rl-cleanup run`, while the process `pid` runs it.
+#[must_use]
+pub fn run_script_name(pid: u32) -> String {
+    format!("run-{pid}.sh")
+}
+
+fn is_leftover(name: &[u8]) -> bool {
+    let runner = || {
+        let pid = name.strip_prefix(b"run-")?.strip_suffix(b".sh")?;
+        std::str::from_utf8(pid).ok()?.parse::<u32>().ok()
+    };
+    let is_gone = |pid: u32| !Path::new("/proc").join(pid.to_string()).exists();
+    name.starts_with(TEMPORARY.as_bytes()) || runner().is_some_and(is_gone)
 }
 
 fn make_directory(path: &Path) -> Result<()> {
@@ -457,9 +454,12 @@ mod tests {
     #[test]
     fn leftovers_of_a_killed_process_are_swept() {
         let (_dir, store) = store();
-        std::fs::write(store.path().join(".rl-cleanup-dead"), "x").unwrap();
+        let mine = run_script_name(std::process::id());
+        for name in [".rl-cleanup-dead", "run-4194999.sh", "run-x.sh", &mine] {
+            std::fs::write(store.path().join(name), "x").unwrap();
+        }
         drop(store.lock(LOCK_DEADLINE).unwrap());
-        assert_eq!(names(&store), ["clbuff.lock"]);
+        assert_eq!(names(&store), ["clbuff.lock", &mine, "run-x.sh"]);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use super::{print, render};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
-use crate::cleanup::store::{BUFFER, Content, IfMissing, LOCK_DEADLINE, Locked, SCRIPT, Store};
+use crate::cleanup::store::{
+    BUFFER, Content, IfMissing, LOCK_DEADLINE, Locked, SCRIPT, Store, run_script_name,
+};
 use crate::cleanup::syntax;
 use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
@@ -276,7 +278,7 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
     let sent = if args.shell.shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let store = caller.open(IfMissing::Fail)?;
-    let name = format!("run-{}.sh", process::id());
+    let name = run_script_name(process::id());
     let (purpose, snapshot) = {
         let locked = store.lock(LOCK_DEADLINE)?;
         let buffer = existing_buffer(&store)?;

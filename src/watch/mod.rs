@@ -37,6 +37,7 @@ use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
@@ -113,21 +114,10 @@ fn make_clpath(voice: Voice) -> Result<ClPath> {
 
 fn make_clpath_in(dir: &std::path::Path) -> Result<ClPath> {
     let failed = |e: std::io::Error| Error::io("make a file in", dir, &e);
-    for _ in 0..16 {
-        let file =
-            tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
-        let clpath = ClPath::new(file.path());
-        match clpath.make_private_dir() {
-            Ok(()) => {
-                file.keep().map_err(|e| failed(e.error))?;
-                return Ok(clpath);
-            }
-            // Somebody made that name first: not ours, so take another.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(e)),
-        }
-    }
-    Err(failed(std::io::ErrorKind::AlreadyExists.into()))
+    let file =
+        tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
+    let (_, path) = file.keep().map_err(|e| failed(e.error))?;
+    Ok(ClPath::new(path))
 }
 
 /// A group in our charge: the test's or the cleanup's.
@@ -313,6 +303,8 @@ impl Watcher {
                     self.alarms.set(Alarm::TestLimit, limit);
                 }
                 self.tend();
+                // Both while the command is busy with its own start.
+                self.make_private_dir();
                 self.publish();
                 Ok(())
             }
@@ -322,6 +314,19 @@ impl Watcher {
                 self.voice.warn(&format!("cannot run '{name}': {why}"));
                 Err(status)
             }
+        }
+    }
+
+    /// The directory for the report, and for entries of a test that has no state directory. A test
+    /// that was quicker has made it itself.
+    fn make_private_dir(&self) {
+        let dir = self.clpath.private_dir();
+        let made = self.clpath.make_private_dir().or_else(|e| match std::fs::symlink_metadata(&dir) {
+            Ok(meta) if meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() => Ok(()),
+            _ => Err(e),
+        });
+        if let Err(e) = made {
+            self.voice.warn(&format!("the summary will lack entries: {}", Error::io("make", &dir, &e)));
         }
     }
 
