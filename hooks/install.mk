@@ -11,7 +11,10 @@ install-hooks: ## install the hook for restraint and beah, whether they are ther
 	install -m 755 hooks/$(HOOK) "$(DESTDIR)$(RESTRAINT_HOOKS)"
 	install -m 755 hooks/$(HOOK) "$(DESTDIR)$(BEAH_HOOKS)"
 
-# For `install`: only where the harness is.
+install: install-hooks-present
+uninstall: uninstall-hooks
+
+# Only where the harness is.
 install-hooks-present:
 	@for dir in "$(DESTDIR)$(RESTRAINT_HOOKS)" "$(DESTDIR)$(BEAH_HOOKS)"; do \
 	  [ ! -d "$$dir" ] || install -v -m 755 hooks/$(HOOK) "$$dir" || exit; \
@@ -20,5 +23,5 @@ install-hooks-present:
 uninstall-hooks:
 	rm -f "$(DESTDIR)$(RESTRAINT_HOOKS)/$(HOOK)" "$(DESTDIR)$(BEAH_HOOKS)/$(HOOK)"
 
-check-harness: ## what each harness does when time is up: the real tmt, and stand-ins; ends in a count
+check-harness: ## what harnesses do when time is up, the real tmt among them; ends in a count
 	@python3 tests/harness/check.py

@@ -13,7 +13,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
-use watch_common::{Arena, WATCHER, guards_of, number, until};
+use watch_common::{Arena, TOOLKIT, WATCHER, guards_of, number, until};
 
 /// A cleanup that fails at the first line that nobody takes, by itself and through another program; it
 /// waits at a gate between its lines if there is one.
@@ -107,6 +107,33 @@ fn a_pipe_with_a_reader() {
     assert_eq!(lines, want);
     assert!(text.lines().last().is_some_and(|l| l.contains("cleanup: ")), "the summary comes last:\n{text}");
     assert!(!arena.exists("cleanup.log"));
+}
+
+/// Without a state directory of its own, too, the log is where the summary says.
+#[test]
+fn a_log_in_the_watcher_s_private_directory_stays() {
+    let arena = Arena::new();
+    arena.script(
+        "test.sh",
+        &format!(
+            "{TOOLKIT} append 'echo said; touch cleaned'; echo $TESTWATCHER_CLPATH > clpath.new\n\
+             mv clpath.new clpath; exec sleep 1000"
+        ),
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    command.stdout(writer);
+    let run = arena.start(command);
+    arena.await_file("clpath");
+    drop(reader);
+    run.signal(SIGINT);
+    let ending = run.end();
+    assert!(arena.exists("cleaned"), "{ending:?}");
+    let dir = format!("{}.d", arena.text("clpath").trim());
+    let log = format!("{dir}/cleanup.log");
+    assert!(ending.stderr.contains(&format!("the cleanup wrote to {log}")), "{ending:?}");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "said\n");
+    fs::remove_dir_all(dir).unwrap();
 }
 
 /// Only one of the two is a pipe: `testwatcher … | tee log`, and ^C ends `tee` too.

@@ -936,9 +936,11 @@ impl Watcher {
         let _ = std::fs::remove_file(self.clpath.path());
         let dir = self.clpath.private_dir();
         let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
+        // The summary sends a person there.
+        let has_log = self.account.log.as_ref().is_some_and(|log| log.starts_with(&dir));
         if left {
             self.account.kept = Some(dir);
-        } else {
+        } else if !has_log {
             // Mostly empty.
             let _ = std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_dir_all(&dir));
         }
