@@ -11,6 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 bin=${1:-$here/target/release}
 watcher=$bin/beakerlib-testwatcher
 rounds=${ROUNDS:-200}
+missed=0
 original=${ORIGINAL:-${BEAKERLIB:+$BEAKERLIB/../../bin/beakerlib-testwatcher}}
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -67,7 +68,14 @@ ours=$(($(median start.ours) - bare))
 echo "Start-up over the bare command ($bare us), median of $rounds:"
 for name in "${names[@]:1}"; do
   over=$(($(median "start.$name") - bare))
-  printf '  %-10s %7d us   ours is %s of it\n' "$name" "$over" "$(ratio "$ours" "$over")"
+  goal=
+  case $name in
+    timeout) goal='  (goal: at most 1.50)' most=150 ;;
+    original) goal='  (goal: at most 0.10)' most=10 ;;
+    *) most=0 ;;
+  esac
+  printf '  %-10s %7d us   ours is %s of it%s\n' "$name" "$over" "$(ratio "$ours" "$over")" "$goal"
+  [ "$most" -eq 0 ] || [ $((ours * 100)) -le $((over * most)) ] || missed=1
 done
 
 # From SIGHUP to the first line of a bash cleanup; the test is a bash that hangs.
@@ -102,17 +110,19 @@ for ((i = 0; i < 50; i++)); do
 done
 hup=$(median hup)
 plain=$(median plain)
-echo "From SIGHUP to the cleanup's first line, median of 50: $hup us; bash's own start: $plain us; beyond it: $((hup - plain)) us"
+[ $((hup - plain)) -lt 10000 ] || missed=1
+echo "From SIGHUP to the cleanup's first line, median of 50: $hup us; bash's own start: $plain us; beyond it: $((hup - plain)) us  (goal: below 10000)"
 
 # Peak memory while a test runs.
 "$watcher" ./test.sh >/dev/null 2>&1 &
 watcher_pid=$!
 read -r _ <up
-for pid in "$watcher_pid" $(pgrep -P "$watcher_pid" -f rl-cleanup-guard); do
+for pid in "$watcher_pid" $(pgrep -P "$watcher_pid" tw-guard); do
   kib=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\).*/\1/p' "/proc/$pid/status")
   what=watcher
   [ "$pid" = "$watcher_pid" ] || what=guard
-  echo "Peak memory of the $what: $kib KiB"
+  echo "Peak memory of the $what: $kib KiB  (goal: below 4096)"
+  [ "$kib" -lt 4096 ] || missed=1
 done
 echo go >gate
 wait
@@ -120,4 +130,5 @@ wait
 for file in "$bin/rl-cleanup" "$watcher"; do
   [ -f "$file" ] && echo "Size of $(basename "$file"): $(($(stat -c %s "$file") / 1024)) KiB"
 done
-exit 0
+[ "$missed" -eq 0 ] || echo "benches/watch.sh: a goal was missed" >&2
+exit "$missed"

@@ -10,7 +10,7 @@
 //! | [`registry`] | which watchers are alive, and until when | `cleanup`, `watch`, `cli` |
 //! | [`cleanup`] | buffer, snapshot, final script, state directory | `cli` |
 //! | [`watch`] | starting, killing and reaping the test and its cleanup | `cli` |
-//! | `harness` | what beah, restraint and tmt do to a test | `watch`, `cli` |
+//! | [`harness`] | what beah, restraint and tmt do to a test | `watch`, `cli` |
 //! | [`cli`] | arguments in, text or JSON out | the binaries |
 //!
 //! Imports run downward only; `tests/layers.rs` holds that.
@@ -18,6 +18,7 @@
 pub mod cleanup;
 pub mod cli;
 pub mod error;
+pub mod harness;
 pub mod hook;
 pub mod registry;
 pub mod watch;

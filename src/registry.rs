@@ -65,6 +65,17 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether the process with this start time is there and has not ended. One that nobody has reaped
+/// yet keeps its number, and does nothing any more.
+#[must_use]
+pub fn is_running(pid: Pid, start: u64) -> bool {
+    let state = || {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        stat.get(stat.iter().rposition(|&b| b == b')')? + 2).copied()
+    };
+    start_time(pid) == Some(start) && !matches!(state(), None | Some(b'Z' | b'X' | b'x'))
+}
+
 impl Watcher {
     /// Writes this watcher's file, replacing an earlier one by rename.
     ///
@@ -145,7 +156,7 @@ impl Watcher {
     /// Whether the process named is still the one that wrote the file.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.start)
+        is_running(self.pid, self.start)
     }
 }
 

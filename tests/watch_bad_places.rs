@@ -159,15 +159,11 @@ fn a_script_on_a_noexec_mount_is_run_by_bash() {
 #[test]
 fn a_script_that_is_still_open_for_writing_is_run() {
     let arena = arena();
-    arena.hooking_test("sleep 1000 3>>cleanup.sh & exit 0");
+    arena.hooking_test("sleep 1000 3>>cleanup.sh & echo $! > writer; exit 0");
     let ending = arena.run(arena.watcher(&["./test.sh"]));
     assert_eq!((ending.status, arena.text("cleaned").trim()), (0, "ended 0"), "{ending:?}");
-    let _ = arena.run({
-        let mut command = arena.command("pkill");
-        command.args(["-f", "sleep 1000"]);
-        command.arg("--session").arg("none");
-        command
-    });
+    let writer = nix::unistd::Pid::from_raw(watch_common::number(&arena, "writer"));
+    nix::sys::signal::kill(writer, nix::sys::signal::SIGKILL).unwrap();
 }
 
 /// A command without a #! line is for the shell, as execvp(3) and make have it.

@@ -10,7 +10,7 @@ use watch_common::{Arena, WATCHER, installed};
 const LOOK: &str = r#"
 ls -l /proc/$$/fd > ../fds
 sed -n 's/.* \([0-9]* -> .*\)/fd \1/p' ../fds | grep -v '^fd 255 '
-grep -E '^(Sig|Shd)(Blk|Ign)|^NoNewPrivs|^Uid|^Gid|^Groups' /proc/$$/status
+grep -E '^(Sig|Shd)(Blk|Ign)|^NoNewPrivs|^Uid|^Gid|^Groups' /proc/self/status
 cat /proc/$$/limits; umask; pwd; nice
 env | sort | grep -vE '^(_|SHLVL|TESTWATCHER_CLPATH|PWD|OLDPWD)='
 "#;

@@ -36,6 +36,7 @@ fn scenario(test: TestEnd, cleanup: CleanupEnd) {
     let mut command = arena.watcher(&["./test.sh"]);
     command.env("TESTWATCHER_EWD_SECS", "1");
     let run = arena.start(command);
+    // Not only the file: the shell makes it before it writes.
     watch_common::until("the test's first line", || !arena.text("test.log").is_empty());
     if let TestEnd::By(signal) = test {
         run.signal(signal);

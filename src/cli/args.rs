@@ -47,6 +47,13 @@ pub enum Command {
     Shim(ShimArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
+    /// What a harness's hook does: end this task's watchers and wait for them
+    #[command(hide = true)]
+    HarnessHook {
+        /// What the harness says, which is not needed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// What a running final script and the shim ask for
     #[command(hide = true)]
     Script(ScriptArgs),

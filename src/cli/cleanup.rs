@@ -44,7 +44,7 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
         Command::Status(args) => render::status(&Caller::new(dir, None), args.json),
         Command::Shim(args) => shim(&args),
         Command::Completions(args) => completions(&args),
-        Command::Watch(_) | Command::Script(_) => Ok(()),
+        Command::Watch(_) | Command::Script(_) | Command::HarnessHook { .. } => Ok(()),
     };
     done.map(|()| 0)
 }

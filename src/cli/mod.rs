@@ -29,8 +29,8 @@ With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
 /// `rl-cleanup`.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    if crate::watch::was_a_sentinel(&args) {
-        return ExitCode::SUCCESS;
+    if let Some(status) = own_process(&args) {
+        return ExitCode::from(status);
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -45,6 +45,10 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
             "watch takes no --dir: the test's own BEAKERLIB_DIR, or the watcher's private directory, is used",
         ))),
         Command::Watch(args) => watch::watch(args),
+        Command::HarnessHook { .. } => {
+            crate::harness::dropin::end_task();
+            ExitCode::SUCCESS
+        }
         Command::Script(args) => finish(script::dispatch(cli.dir, args)),
         command => finish(cleanup::dispatch(cli.dir, command)),
     }
@@ -53,10 +57,15 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// `beakerlib-testwatcher`: no options of its own, so that every word belongs to the command.
 pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    if crate::watch::was_a_sentinel(&args) {
-        return ExitCode::SUCCESS;
+    if let Some(status) = own_process(&args) {
+        return ExitCode::from(status);
     }
     watch::testwatcher(args.into_iter())
+}
+
+/// What is started under a name of ours: a sentinel, a hook.
+fn own_process(args: &[OsString]) -> Option<u8> {
+    if crate::watch::was_a_sentinel(args) { Some(0) } else { crate::harness::dropin::is_run_as(args) }
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.

@@ -45,6 +45,8 @@ pub enum Word {
     Cleanup(Pid),
     /// The cleanup is being killed.
     CleanupKilling,
+    /// The cleanup's log begins at this byte and has been passed on up to that one.
+    Copied(u64, u64),
     /// Leave, and do nothing.
     Leave,
 }
@@ -98,6 +100,7 @@ impl Word {
             Self::Tested(outcome) => format!("tested {}\n", outcome.text()),
             Self::Cleanup(pid) => format!("cleanup {pid}\n"),
             Self::CleanupKilling => "cleanup-killing\n".into(),
+            Self::Copied(from, done) => format!("copied {from}-{done}\n"),
             Self::Leave => "leave\n".into(),
         }
     }
@@ -111,6 +114,10 @@ impl Word {
             "tested" => Some(Self::Tested(Outcome::parse(rest)?)),
             "cleanup" => Some(Self::Cleanup(pid()?)),
             "cleanup-killing" => Some(Self::CleanupKilling),
+            "copied" => {
+                let (from, done) = rest.split_once('-')?;
+                Some(Self::Copied(from.parse().ok()?, done.parse().ok()?))
+            }
             "leave" => Some(Self::Leave),
             _ => None,
         }
@@ -126,6 +133,8 @@ pub struct Inheriting {
     pub test: Option<Pid>,
     /// The cleanup's leader.
     pub cleanup: Option<Pid>,
+    /// Where the cleanup's log began, and up to where it was passed on.
+    pub copied: Option<(u64, u64)>,
 }
 
 /// Listens until the watcher is gone. `None`: it told us to leave.
@@ -151,12 +160,17 @@ pub fn listen(line: &OwnedFd, clpath: &ClPath) -> Option<Inheriting> {
 /// What the words so far, and the processes that are there, amount to.
 fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
     let (mut test, mut cleanup, mut outcome, mut last) = (None, None, Outcome::WatcherLost, None);
+    let mut copied = None;
     for word in words {
         match *word {
             Word::Test(pid) => test = Some(pid),
             Word::Cleanup(pid) => cleanup = Some(pid),
             Word::Killing(why) | Word::Tested(why) => outcome = why,
             Word::CleanupKilling => {}
+            Word::Copied(from, done) => {
+                copied = Some((from, done));
+                continue;
+            }
             Word::Leave => return None,
         }
         last = Some(*word);
@@ -176,9 +190,9 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         }
         Some(Word::Tested(_)) => Found::Tested(outcome),
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
-        Some(Word::CleanupKilling | Word::Leave) => Found::CleanupKilling(outcome),
+        Some(Word::CleanupKilling | Word::Copied(..) | Word::Leave) => Found::CleanupKilling(outcome),
     };
-    Some(Inheriting { found, test, cleanup })
+    Some(Inheriting { found, test, cleanup, copied })
 }
 
 /// The group leader that was started with our CLPATH: the cleanup if it was told an outcome, else
@@ -221,6 +235,7 @@ mod tests {
             Word::Tested(Outcome::Ended(Exit::Code(3))),
             Word::Cleanup(pid),
             Word::CleanupKilling,
+            Word::Copied(7, 4096),
             Word::Leave,
         ] {
             assert_eq!(Word::parse(word.render().trim_end()), Some(word));

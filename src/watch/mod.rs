@@ -4,15 +4,18 @@
 //! decided in [`machine`] alone; how it is done, in the rooms beside it.
 
 mod account;
+mod follow;
 mod guard;
 mod kernel;
 pub mod machine;
 pub mod options;
 mod process;
+mod reports;
 mod script;
 mod signals;
 mod summary;
 mod terminal;
+mod ties;
 mod voice;
 
 pub use voice::Volume;
@@ -34,9 +37,11 @@ use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
+use ties::Ties;
 use voice::Voice;
 
 /// How long the killed ones may take to be gone before the cleanup starts all the same.
@@ -59,8 +64,10 @@ pub fn watch(options: Options) -> Result<u8> {
     let (signals, mask) = Signals::block().map_err(own_failure)?;
     let inheritance = Inheritance::caught(mask);
     let voice = Voice::new(options.volume);
+    let ties = Ties::of_watcher(&options, voice)?;
     let clpath = make_clpath(voice)?;
     let mut watcher = Watcher::new(options, signals, inheritance, clpath)?;
+    watcher.ties = ties;
     // Orphans of the test come to us, so that they can be waited for (prctl(2)).
     let _ = nix::sys::prctl::set_child_subreaper(true);
     watcher.start_guard();
@@ -107,21 +114,10 @@ fn make_clpath(voice: Voice) -> Result<ClPath> {
 
 fn make_clpath_in(dir: &std::path::Path) -> Result<ClPath> {
     let failed = |e: std::io::Error| Error::io("make a file in", dir, &e);
-    for _ in 0..16 {
-        let file =
-            tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
-        let clpath = ClPath::new(file.path());
-        match clpath.make_private_dir() {
-            Ok(()) => {
-                file.keep().map_err(|e| failed(e.error))?;
-                return Ok(clpath);
-            }
-            // Somebody made that name first: not ours, so take another.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(failed(e)),
-        }
-    }
-    Err(failed(std::io::ErrorKind::AlreadyExists.into()))
+    let file =
+        tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
+    let (_, path) = file.keep().map_err(|e| failed(e.error))?;
+    Ok(ClPath::new(path))
 }
 
 /// A group in our charge: the test's or the cleanup's.
@@ -158,6 +154,7 @@ struct Watcher {
     inheritance: Inheritance,
     signals: Signals,
     alarms: Alarms,
+    ties: Ties,
     clpath: ClPath,
     terminal: Option<Terminal>,
     guard: Option<Guard>,
@@ -179,6 +176,7 @@ impl Watcher {
         Ok(Self {
             voice: Voice::new(options.volume),
             alarms: Alarms::new().map_err(own_failure)?,
+            ties: Ties::none(),
             terminal: Terminal::open(),
             state: State::watching(reach),
             account: Account::new(boottime_ns()),
@@ -214,9 +212,10 @@ impl Watcher {
         self.guard = None;
         self.terminal = None;
         self.queue.clear();
+        let ties = self.ties.of_guard();
         let status = match guard::listen(line, &self.clpath) {
             None => 0,
-            Some(found) => match self.heir() {
+            Some(found) => match self.heir(ties) {
                 Ok(heir) => heir.take_over(found),
                 Err(error) => {
                     self.voice.warn(&error.to_string());
@@ -228,11 +227,12 @@ impl Watcher {
     }
 
     /// A watcher for what this one has left, with descriptors of its own.
-    fn heir(&self) -> Result<Self> {
+    fn heir(&self, ties: Ties) -> Result<Self> {
         let (signals, _) = Signals::block()?;
         let _ = nix::sys::prctl::set_child_subreaper(true);
         let mut heir = Self::new(self.options.clone(), signals, self.inheritance, self.clpath.clone())?;
         heir.terminal = None;
+        heir.ties = ties;
         heir.start_guard();
         Ok(heir)
     }
@@ -269,6 +269,9 @@ impl Watcher {
                 if let Some(cleanup) = &self.cleanup {
                     self.tell_guard(Word::Cleanup(cleanup.group.leader()));
                 }
+                if let Some((from, done)) = self.ties.place() {
+                    self.tell_guard(Word::Copied(from, done));
+                }
                 if self.state.phase == Phase::CleanupKilling {
                     self.tell_guard(Word::CleanupKilling);
                 }
@@ -278,6 +281,10 @@ impl Watcher {
 
     /// Starts the command. `Err`: it could not be; the exit status, with its sentence said.
     fn start_test(&mut self) -> std::result::Result<(), u8> {
+        if self.ties.is_bound() {
+            // A harness's hook must find us from the test's first moment on.
+            self.publish();
+        }
         let env = self.environment(None);
         let launch = Launch {
             argv: &self.options.command,
@@ -291,9 +298,13 @@ impl Watcher {
             Ok(pid) => {
                 self.tell_guard(Word::Test(pid));
                 self.test = Some(Ward::child(pid));
-                if let Some(limit) = self.options.time_limit {
-                    self.alarms.set(Alarm::TestLimit, Duration::from_secs(limit.as_secs()));
+                let own = self.options.time_limit.map(|limit| Duration::from_secs(limit.as_secs()));
+                if let Some(limit) = self.ties.test_limit(own, self.voice) {
+                    self.alarms.set(Alarm::TestLimit, limit);
                 }
+                self.tend();
+                // Both while the command is busy with its own start.
+                self.make_private_dir();
                 self.publish();
                 Ok(())
             }
@@ -303,6 +314,19 @@ impl Watcher {
                 self.voice.warn(&format!("cannot run '{name}': {why}"));
                 Err(status)
             }
+        }
+    }
+
+    /// The directory for the report, and for entries of a test that has no state directory. A test
+    /// that was quicker has made it itself.
+    fn make_private_dir(&self) {
+        let dir = self.clpath.private_dir();
+        let made = self.clpath.make_private_dir().or_else(|e| match std::fs::symlink_metadata(&dir) {
+            Ok(meta) if meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() => Ok(()),
+            _ => Err(e),
+        });
+        if let Err(e) = made {
+            self.voice.warn(&format!("the summary will lack entries: {}", Error::io("make", &dir, &e)));
         }
     }
 
@@ -340,8 +364,8 @@ impl Watcher {
             test: self.test.as_ref().map(|t| t.group.leader()),
             test_deadline: self.alarms.due_at(Alarm::TestLimit),
             cleanup_deadline: self.alarms.due_at(Alarm::CleanupLimit),
-            harness: "none".to_owned(),
-            task: String::new(),
+            harness: self.ties.name(),
+            task: self.ties.task(),
         }
     }
 
@@ -359,7 +383,12 @@ impl Watcher {
             && matches!(found.found, Found::Tested(Outcome::WatcherLost))
             && self.clpath.read().is_ok_and(|hooked| hooked == Hooked::Nothing);
         let cleanup_over = self.cleanup.is_none() && matches!(found.found, Found::Cleanup(_));
-        let (state, actions) = State::taking_over(found.found, self.state.reach);
+        self.ties.take_over();
+        let (state, actions) = match found.found {
+            Found::Cleanup(_) | Found::CleanupKilling(_) => State::taking_over(found.found, self.state.reach),
+            _ if self.ties.reboots() => State::watching(self.state.reach).step(Event::Reboot),
+            _ => State::taking_over(found.found, self.state.reach),
+        };
         self.state = state;
         if nothing_started {
             return self.wind_up();
@@ -367,6 +396,10 @@ impl Watcher {
         self.voice.warn("the watcher was killed; its guard goes on");
         self.brief_guard();
         self.publish();
+        self.account.log = script::find_log(&self.clpath)
+            .zip(found.copied)
+            .and_then(|(log, place)| self.ties.follow(log, place));
+        self.tend();
         for action in actions {
             self.perform(action);
         }
@@ -405,6 +438,7 @@ impl Watcher {
         let readable = {
             let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.alarms.as_fd()];
             fds.extend(self.terminal.as_ref().and_then(Terminal::ears));
+            fds.extend(self.ties.fds());
             let wards = [&self.test, &self.cleanup].into_iter().flatten().filter(|w| !w.ended);
             fds.extend(wards.filter_map(|w| w.adopted.as_ref()).map(AsFd::as_fd));
             let mut fds: Vec<PollFd<'_>> =
@@ -421,6 +455,7 @@ impl Watcher {
             self.on_signal(signal);
         }
         self.look_at_adopted();
+        self.queue.extend(self.ties.look());
         for alarm in self.alarms.over() {
             self.on_alarm(alarm);
         }
@@ -429,9 +464,9 @@ impl Watcher {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::SIGINT | Signal::SIGQUIT => self.queue.push_back(Event::Interrupt),
-            // nohup: as if it had never come.
-            Signal::SIGHUP if self.inheritance.sighup_ignored => {}
-            Signal::SIGHUP => self.queue.push_back(Event::Watchdog),
+            // nohup: as if it had never come. A harness that says so means it.
+            Signal::SIGHUP if self.inheritance.sighup_ignored && !self.ties.is_bound() => {}
+            Signal::SIGHUP => self.queue.push_back(self.ties.time_is_up()),
             Signal::SIGTERM => self.queue.push_back(match self.options.sigterm {
                 SigtermPolicy::Exit => Event::Terminate,
                 SigtermPolicy::Interrupt => Event::Interrupt,
@@ -446,11 +481,12 @@ impl Watcher {
         match alarm {
             Alarm::TestLimit => self.queue.push_back(Event::TestDeadline),
             Alarm::CleanupLimit => self.queue.push_back(Event::CleanupDeadline),
-            Alarm::Settle => self.queue.push_back(Event::SettleOver),
+            Alarm::Settle => self.queue.push_back(self.ties.settled()),
             Alarm::Grace => self.queue.push_back(Event::GraceOver),
             Alarm::Stop => self.suspend(Signal::SIGTSTP),
             Alarm::Look => self.look(),
             Alarm::Patience => self.lose_patience(),
+            Alarm::Tend => self.tend(),
         }
     }
 
@@ -465,6 +501,8 @@ impl Watcher {
                 if matches!(change, Change::Ended(_)) {
                     self.replace_sentinel();
                 }
+            } else if matches!(change, Change::Ended(_)) && self.ties.reports.ended(pid) {
+                // Nobody waits for what the harness made of it.
             } else if leads(&self.test) {
                 self.on_test_change(change);
             } else if leads(&self.cleanup) {
@@ -492,6 +530,8 @@ impl Watcher {
                     test.ended = true;
                 }
                 self.account.test_ended(exit, boottime_ns());
+                // It may have asked for a reboot and gone, sooner than anybody could stop it.
+                self.queue.extend(self.ties.reboot_requested().then_some(Event::Reboot));
                 self.queue.push_back(Event::TestEnded(exit));
             }
             Change::Stopped(signal) => self.on_stop(signal),
@@ -586,7 +626,13 @@ impl Watcher {
     /// Our own helpers, which are children but no part of the test.
     fn ours(&self) -> Vec<Pid> {
         let sentinel = self.terminal.as_ref().and_then(Terminal::sentinel);
-        self.guard.as_ref().map(Guard::pid).into_iter().chain(sentinel).collect()
+        self.guard
+            .as_ref()
+            .map(Guard::pid)
+            .into_iter()
+            .chain(sentinel)
+            .chain(self.ties.reports.pids())
+            .collect()
     }
 
     /// Who is left of the hunted.
@@ -653,7 +699,10 @@ impl Watcher {
             terminal.forget_group();
         }
         self.account.left_behind = self.left_behind();
-        let (event, started) = match script::start(&self.clpath, |log| self.cleanup_launch(outcome, log)) {
+        let diverted = self.ties.diverted();
+        let launch = |log| self.cleanup_launch(outcome, &diverted, log);
+        let output = if diverted.is_empty() { script::Output::Inherited } else { script::Output::Log };
+        let (event, started) = match script::start(&self.clpath, output, launch) {
             script::Start::Nothing => (Some(Event::NothingHooked), None),
             script::Start::Cannot(why) => {
                 self.voice.warn(&why);
@@ -663,6 +712,7 @@ impl Watcher {
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
+                let log = log.and_then(|(path, from)| self.ties.follow(path, (from, from)));
                 self.account.cleanup_started(boottime_ns(), log);
                 (None, Some(pid))
             }
@@ -670,6 +720,7 @@ impl Watcher {
         self.queue.extend(event);
         if let Some(pid) = started {
             self.tell_guard(Word::Cleanup(pid));
+            self.tend();
             self.cleanup = Some(Ward::child(pid));
             self.alarms.set(Alarm::Grace, GRACE);
             if let Some(limit) = self.options.cleanup_limit {
@@ -678,9 +729,9 @@ impl Watcher {
         }
     }
 
-    fn cleanup_launch(&self, outcome: Outcome, log: Option<RawFd>) -> script::Run {
-        let dead = log.into_iter().flat_map(|log| voice::dead_outputs().into_iter().map(move |fd| (log, fd)));
-        let descriptors = dead.collect();
+    fn cleanup_launch(&self, outcome: Outcome, diverted: &[RawFd], log: Option<RawFd>) -> script::Run {
+        let to_log = log.into_iter().flat_map(|log| diverted.iter().map(move |fd| (log, *fd)));
+        let descriptors = to_log.collect();
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = self.clpath.cleanup_marker();
         let marker =
@@ -731,6 +782,8 @@ impl Watcher {
             Notice::RebootAsked => "a reboot was asked for: the cleanup waits for the next boot".to_owned(),
         };
         self.voice.note(&line);
+        self.ties.report(notice, &self.inheritance);
+        self.tend();
     }
 
     /// The group that runs now.
@@ -747,7 +800,9 @@ impl Watcher {
         let Some(terminal) = &mut self.terminal else { return };
         match terminal.hear(patience) {
             Some(Heard::Interrupt) => self.queue.push_back(Event::Interrupt),
-            Some(Heard::Hangup) if !self.inheritance.sighup_ignored => self.queue.push_back(Event::Watchdog),
+            Some(Heard::Hangup) if !self.inheritance.sighup_ignored || self.ties.is_bound() => {
+                self.queue.push_back(self.ties.time_is_up());
+            }
             // The group stops by itself, an editor after putting the screen in order, and its leader
             // tells; one that ignores ^Z is stopped when that has not happened for a moment.
             Some(Heard::Stop) => self.alarms.set(Alarm::Stop, STOP_BY_ITSELF),
@@ -826,6 +881,7 @@ impl Watcher {
         {
             terminal.restore();
         }
+        self.end_ties();
         if !leaving {
             self.remove_files();
         }
@@ -838,14 +894,53 @@ impl Watcher {
         account::exit_status(&self.state, &self.account, self.options.answer)
     }
 
+    /// Copies output, looks at what has no descriptor, ends reports that hang; comes back in time.
+    fn tend(&mut self) {
+        if let Some(again) = self.ties.tend() {
+            self.alarms.set_at_most(Alarm::Tend, again);
+        }
+        if let Some((from, done)) = self.ties.news_of_place() {
+            self.tell_guard(Word::Copied(from, done));
+        }
+        self.queue.extend(self.ties.look());
+    }
+
+    /// The last of the cleanup's output, then what is on its way to the harness: each report has its
+    /// ten seconds, unless somebody wants us gone.
+    fn end_ties(&mut self) {
+        if let Some(log) = self.ties.finish_output() {
+            self.account.log = Some(log);
+        }
+        self.ties.untie();
+        if self.state.fate == Fate::LeftAlone {
+            self.ties.reports.kill();
+        }
+        while self.ties.reports.any() {
+            self.tend();
+            let mut fds =
+                [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            self.alarms.over();
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::SIGCHLD => self.reap(),
+                    Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM => self.ties.reports.kill(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     /// Removes the CLPATH file and its directory, unless entries are left there.
     fn remove_files(&mut self) {
         let _ = std::fs::remove_file(self.clpath.path());
         let dir = self.clpath.private_dir();
         let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
+        // The summary sends a person there.
+        let has_log = self.account.log.as_ref().is_some_and(|log| log.starts_with(&dir));
         if left {
             self.account.kept = Some(dir);
-        } else {
+        } else if !has_log {
             // Mostly empty.
             let _ = std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_dir_all(&dir));
         }

@@ -2,6 +2,7 @@
 
 use super::voice::Volume;
 use crate::error::{Error, Result};
+pub use crate::harness::Choice as HarnessChoice;
 use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
@@ -66,21 +67,6 @@ impl FromStr for Duration {
         }
         Self::from_secs(total).ok_or_else(|| format!("'{text}' is no duration: it must be at least 1 second"))
     }
-}
-
-/// `--harness`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum HarnessChoice {
-    /// Look at the environment.
-    Auto,
-    /// No harness, whatever the environment says.
-    None,
-    /// beah, Beaker's old harness.
-    Beah,
-    /// restraint.
-    Restraint,
-    /// tmt.
-    Tmt,
 }
 
 /// `--kill`.

@@ -3,7 +3,6 @@
 
 use super::kernel::Inheritance;
 use super::process::{Failure, Launch, Place};
-use super::voice;
 use crate::error::{Cause, Error, errno_text};
 use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
@@ -27,9 +26,18 @@ pub(super) enum Start {
         pid: Pid,
         /// What a person should know about how it runs.
         remark: Option<String>,
-        /// Where its output goes, if stdout or stderr is dead.
-        log: Option<PathBuf>,
+        /// Where its output goes, if it was diverted, and at which byte it begins.
+        log: Option<(PathBuf, u64)>,
     },
+}
+
+/// Where the cleanup writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Where the test did.
+    Inherited,
+    /// To a log, as the reader of its output is gone or may go.
+    Log,
 }
 
 /// What the cleanup is started with.
@@ -40,8 +48,9 @@ pub(super) struct Run {
     pub(super) marker: Option<(PathBuf, RawFd)>,
 }
 
-/// Starts what the CLPATH file names. `prepare` is given the log's descriptor, if there is one.
-pub(super) fn start(clpath: &ClPath, prepare: impl FnOnce(Option<RawFd>) -> Run) -> Start {
+/// Starts what the CLPATH file names. `prepare` is given the log's descriptor, if one is wanted and to
+/// be had.
+pub(super) fn start(clpath: &ClPath, output: Output, prepare: impl FnOnce(Option<RawFd>) -> Run) -> Start {
     let script = match clpath.read() {
         Ok(Hooked::Nothing) => return Start::Nothing,
         Ok(Hooked::Script(script)) => script,
@@ -52,10 +61,14 @@ pub(super) fn start(clpath: &ClPath, prepare: impl FnOnce(Option<RawFd>) -> Run)
         Ok(Check::Usable) => {}
         Err(why) => return Start::Cannot(why),
     }
-    let log = if voice::dead_outputs().is_empty() { None } else { open_log(&script, clpath) };
+    let log = if output == Output::Log { open_log(&script, clpath) } else { None };
+    let log = log.map(|(file, path)| {
+        let from = file.metadata().map_or(0, |meta| meta.len());
+        (file, (path, from))
+    });
     let run = prepare(log.as_ref().map(|(file, _)| file.as_raw_fd()));
     match run_script(&script, &run) {
-        Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, path)| path) },
+        Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, place)| place) },
         Err(errno) => {
             Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno_text(errno)))
         }
@@ -126,10 +139,22 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
 }
 
 /// `cleanup.log` beside the script, else in the private directory.
-fn open_log(script: &Path, clpath: &ClPath) -> Option<(File, PathBuf)> {
+fn logs(script: &Path, clpath: &ClPath) -> [PathBuf; 2] {
     let beside = script.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    [beside.to_owned(), clpath.private_dir()].into_iter().find_map(|dir| {
-        let path = dir.join("cleanup.log");
+    [beside.to_owned(), clpath.private_dir()].map(|dir| dir.join("cleanup.log"))
+}
+
+/// The log that an earlier watcher of this CLPATH file has opened.
+pub(super) fn find_log(clpath: &ClPath) -> Option<PathBuf> {
+    let Ok(Hooked::Script(script)) = clpath.read() else { return None };
+    let is_ours = |path: &PathBuf| {
+        std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.uid() == geteuid().as_raw())
+    };
+    logs(&script, clpath).into_iter().find(is_ours)
+}
+
+fn open_log(script: &Path, clpath: &ClPath) -> Option<(File, PathBuf)> {
+    logs(script, clpath).into_iter().find_map(|path| {
         let file = OpenOptions::new()
             .append(true)
             .create(true)

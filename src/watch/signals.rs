@@ -102,6 +102,8 @@ pub enum Alarm {
     Look,
     /// Enough waiting for the killed ones.
     Patience,
+    /// Whatever the harness needs done again and again.
+    Tend,
 }
 
 /// All timers on one descriptor, against `CLOCK_BOOTTIME`: time goes on while the machine sleeps.

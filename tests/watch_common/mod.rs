@@ -7,7 +7,6 @@ use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,12 +66,13 @@ impl Arena {
     /// An executable bash script.
     pub fn script(&self, name: &str, body: &str) -> PathBuf {
         let path = self.path(name);
-        // Written under another name and renamed: no other thread's fork can hold it open for
-        // writing when it is executed (ETXTBSY).
         let new = self.path(&format!(".{name}.new"));
         fs::write(&new, format!("#!/bin/bash\n{body}\n")).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(&new, &path).unwrap();
+        // Copied by another process: what this one had open for writing, another thread's fork may
+        // still have when it is executed (ETXTBSY).
+        let copied = Command::new("install").args(["-m", "755"]).arg(&new).arg(&path).status().unwrap();
+        assert!(copied.success());
+        fs::remove_file(&new).unwrap();
         path
     }
 

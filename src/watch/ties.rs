@@ -1,0 +1,235 @@
+//! What ties a watcher to its harness: lifelines, hook, deadline, results, the cleanup's output. The
+//! loop's only way into [`crate::harness`]; decides nothing about the test.
+
+use super::follow::{self, Follow, Terminals};
+use super::kernel::Inheritance;
+use super::machine::{Event, Notice};
+use super::options::{HarnessDeadline, Options};
+use super::reports::Reports;
+use super::voice::{self, Voice};
+use crate::error::Result;
+use crate::harness::dropin::{self, DropIn, Installed};
+use crate::harness::lifeline::{Lifelines, session_leader};
+use crate::harness::{self, Choice, Harness, Limit};
+use crate::hook::boottime_ns;
+use nix::unistd::Pid;
+use std::fs::File;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often the cleanup's output is copied on.
+const COPY: Duration = Duration::from_millis(100);
+/// How often a lifeline is looked at that the kernel does not tell of.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) struct Ties {
+    harness: Box<dyn Harness>,
+    choice: Choice,
+    leader: Option<Pid>,
+    /// A guard's watcher.
+    predecessor: Option<Pid>,
+    limit: Limit,
+    lifelines: Lifelines,
+    dropin: Option<DropIn>,
+    held: Option<File>,
+    pub(super) reports: Reports,
+    follow: Option<Follow>,
+    told: Option<(u64, u64)>,
+}
+
+impl Ties {
+    /// No harness.
+    pub(super) fn none() -> Self {
+        Self::new(Choice::None, None)
+    }
+
+    /// A watcher's, before it has started anything.
+    ///
+    /// # Errors
+    /// The environment holds a number that is none.
+    pub(super) fn of_watcher(options: &Options, voice: Voice) -> Result<Self> {
+        let mut ties = Self::new(options.harness, session_leader());
+        if !ties.is_bound() {
+            return Ok(ties);
+        }
+        ties.lifelines = Lifelines::of(ties.leader, ties.harness.wrapper());
+        if options.harness_deadline == HarnessDeadline::Keep {
+            ties.limit = ties.harness.limit()?;
+        }
+        if let Err(error) = ties.install_hook() {
+            voice.warn(&dropin::why_not(&*ties.harness, &error));
+        }
+        Ok(ties)
+    }
+
+    /// A guard's, at its start: it holds the harness back from now on, and does the rest when it takes
+    /// over. The hook is still its watcher's.
+    pub(super) fn of_guard(&mut self) -> Self {
+        let mut ties = Self::new(self.choice, self.leader);
+        ties.predecessor = Some(Pid::parent());
+        if ties.harness.waits_for_output() {
+            // A guard's guard has it already, and the leader may be gone.
+            ties.held = self.held.take().or_else(|| ties.leader.and_then(harness::held_output));
+        }
+        ties
+    }
+
+    fn new(choice: Choice, leader: Option<Pid>) -> Self {
+        Self {
+            harness: harness::found(choice),
+            choice,
+            leader,
+            predecessor: None,
+            limit: Limit::None,
+            lifelines: Lifelines::default(),
+            dropin: None,
+            held: None,
+            reports: Reports::default(),
+            follow: None,
+            told: None,
+        }
+    }
+
+    /// Whether there is a harness at all.
+    pub(super) fn is_bound(&self) -> bool {
+        harness::is_one(&*self.harness)
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.harness.name().to_owned()
+    }
+
+    pub(super) fn task(&self) -> String {
+        self.harness.task()
+    }
+
+    fn install_hook(&mut self) -> Result<()> {
+        if let Installed::ForUs(dropin) = DropIn::install(&*self.harness, self.predecessor)? {
+            self.dropin = Some(dropin);
+        }
+        Ok(())
+    }
+
+    /// A guard's first acts: its own hook instead of the dead watcher's, and somebody to talk to. The
+    /// harness killed whoever passed our output on, but the pipe behind them is in our hand.
+    pub(super) fn take_over(&mut self) {
+        if self.is_bound() {
+            let _ = self.install_hook();
+        }
+        let Some(held) = &self.held else { return };
+        for fd in voice::dead_outputs() {
+            let _ = if fd == 1 { nix::unistd::dup2_stdout(held) } else { nix::unistd::dup2_stderr(held) };
+        }
+    }
+
+    /// How long the test may run, by `--time-limit` and by the harness.
+    pub(super) fn test_limit(&self, own: Option<Duration>, voice: Voice) -> Option<Duration> {
+        let harness = match &self.limit {
+            Limit::None => None,
+            Limit::Unusable(why) => {
+                voice.warn(why);
+                None
+            }
+            Limit::In { left, remark } => {
+                voice.note(remark);
+                Some(*left)
+            }
+        };
+        own.into_iter().chain(harness).min()
+    }
+
+    /// What to poll.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.lifelines.fds()
+    }
+
+    /// What a lifeline that has broken means; `None` if all hold.
+    pub(super) fn look(&mut self) -> Option<Event> {
+        self.lifelines.one_broke().then(|| self.time_is_up())
+    }
+
+    /// What a SIGHUP or a broken lifeline means: a reboot looks the same at first.
+    pub(super) fn time_is_up(&self) -> Event {
+        if self.is_bound() && self.reboots() { Event::Reboot } else { Event::Watchdog }
+    }
+
+    /// Whether a reboot is under way.
+    pub(super) fn reboots(&self) -> bool {
+        harness::reboot_under_way(&*self.harness)
+    }
+
+    /// What the second after a test's death by SIGTERM has shown.
+    pub(super) fn settled(&self) -> Event {
+        if self.reboots() { Event::Reboot } else { Event::SettleOver }
+    }
+
+    /// Whether the harness was asked for a reboot that the test may have ended for.
+    pub(super) fn reboot_requested(&self) -> bool {
+        self.harness.reboot_requested()
+    }
+
+    /// Tells the harness, if there is a way to.
+    pub(super) fn report(&mut self, notice: Notice, inheritance: &Inheritance) {
+        let part = match notice {
+            Notice::TestInterrupted => "test interrupt",
+            Notice::LocalWatchdog | Notice::TimeLimit => "local watchdog",
+            Notice::ExternalWatchdog => "external watchdog",
+            Notice::CleanupInterrupted => "cleanup interrupt",
+            Notice::InterruptNoted | Notice::Leaving | Notice::RebootAsked => return,
+        };
+        self.reports.send(&*self.harness, &format!("TESTWATCHER ({part})"), inheritance);
+    }
+
+    /// The descriptors that a cleanup must not be given: those whose reader is gone, or may go.
+    pub(super) fn diverted(&self) -> Vec<RawFd> {
+        let dead = voice::dead_outputs();
+        if dead.is_empty() { follow::outputs_with_a_reader(self.terminals()) } else { dead }
+    }
+
+    fn terminals(&self) -> Terminals {
+        if self.is_bound() { Terminals::Fleeting } else { Terminals::Lasting }
+    }
+
+    /// Passes the log on, of which `place` tells the beginning and how far it is passed on already;
+    /// where nobody would read it, answers its path.
+    pub(super) fn follow(&mut self, log: PathBuf, place: (u64, u64)) -> Option<PathBuf> {
+        let Some(to) = self.diverted().first().copied() else { return Some(log) };
+        if voice::dead_outputs().is_empty() {
+            self.follow = Follow::open(log.clone(), to, place);
+        }
+        if self.follow.is_some() { None } else { Some(log) }
+    }
+
+    /// Where a successor would have to go on, if that is news.
+    pub(super) fn news_of_place(&mut self) -> Option<(u64, u64)> {
+        let place = self.follow.as_ref()?.place();
+        (self.told.replace(place) != Some(place)).then_some(place)
+    }
+
+    /// Where a successor would have to go on.
+    pub(super) fn place(&self) -> Option<(u64, u64)> {
+        self.follow.as_ref().map(Follow::place)
+    }
+
+    /// What is to be done again and again; when to come back.
+    pub(super) fn tend(&mut self) -> Option<Duration> {
+        let copy = self.follow.as_mut().map(|follow| {
+            follow.copy();
+            COPY
+        });
+        let look = self.lifelines.need_looking_at().then_some(LOOK);
+        let report = self.reports.limit(boottime_ns());
+        [copy, look, report].into_iter().flatten().min()
+    }
+
+    /// The cleanup's output is over; the log's path if not all of it was read.
+    pub(super) fn finish_output(&mut self) -> Option<PathBuf> {
+        self.follow.take()?.finish()
+    }
+
+    /// Leaves nothing with the harness.
+    pub(super) fn untie(&mut self) {
+        self.dropin = None;
+    }
+}

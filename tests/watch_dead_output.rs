@@ -1,0 +1,247 @@
+//! Promise: no output is needed to work. Where stdout or stderr is dead, full or stuck, the test is
+//! stopped and the cleanup done all the same, and what the cleanup wrote can be read.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod watch_common;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{
+    Signal::{SIGINT, SIGKILL},
+    kill,
+};
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use watch_common::{Arena, TOOLKIT, WATCHER, guards_of, number, until};
+
+/// A cleanup that fails at the first line that nobody takes, by itself and through another program; it
+/// waits at a gate between its lines if there is one.
+fn talking(arena: &Arena) {
+    arena.hooking_test(
+        "echo $TESTWATCHER_CLPATH > clpath; echo $$ > pid.new; mv pid.new pid; exec sleep 1000",
+    );
+    arena.script(
+        "cleanup.sh",
+        "set -e\ntouch started; [ ! -p gate ] || read x < gate\n\
+         for ((i = 0; i < 20; i++)); do echo built-in $i; /bin/echo program $i >&2; done\ntouch cleaned",
+    );
+}
+
+fn gate(arena: &Arena) {
+    nix::unistd::mkfifo(&arena.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+/// Both outputs to one place.
+fn to(command: &mut Command, end: impl AsFd) {
+    let clone = || Stdio::from(end.as_fd().try_clone_to_owned().unwrap());
+    command.stdout(clone()).stderr(clone());
+}
+
+fn assert_logged(arena: &Arena) {
+    assert!(arena.exists("cleaned"), "the cleanup broke off");
+    let log = arena.text("cleanup.log");
+    assert_eq!(log.lines().count(), 40, "{log}");
+    let clpath = arena.text("clpath");
+    until("the end of the guard", || guards_of(clpath.trim()).is_empty());
+    watch_common::assert_no_trace(&clpath);
+}
+
+/// The reader is gone before the cleanup, in its middle, or while the guard has it.
+#[test]
+fn a_pipe_whose_reader_is_gone() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Gone {
+        Before,
+        InTheMiddle,
+        UnderTheGuard,
+    }
+    for gone in [Gone::Before, Gone::InTheMiddle, Gone::UnderTheGuard] {
+        let arena = Arena::new();
+        talking(&arena);
+        gate(&arena);
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = arena.watcher(&["./test.sh"]);
+        to(&mut command, &writer);
+        let run = arena.start(command);
+        drop(writer);
+        number(&arena, "pid");
+        if gone == Gone::Before {
+            drop(reader);
+            run.signal(SIGINT);
+            arena.await_file("started");
+        } else if gone == Gone::InTheMiddle {
+            run.signal(SIGINT);
+            arena.await_file("started");
+            drop(reader);
+        } else {
+            kill(run.pid(), SIGKILL).unwrap();
+            arena.await_file("started");
+            drop(reader);
+        }
+        fs::write(arena.path("gate"), "go\n").unwrap();
+        let status = run.end().status;
+        assert_eq!(status, if gone == Gone::UnderTheGuard { 137 } else { 130 }, "{gone:?}");
+        arena.await_file("cleaned");
+        assert_logged(&arena);
+    }
+}
+
+/// With a reader that stays, everything arrives, in order, and no log is left.
+#[test]
+fn a_pipe_with_a_reader() {
+    let arena = Arena::new();
+    talking(&arena);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    to(&mut command, &writer);
+    let run = arena.start(command);
+    drop(writer);
+    number(&arena, "pid");
+    run.signal(SIGINT);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(run.end().status, 130);
+    let lines: Vec<_> = text.lines().filter(|l| !l.starts_with("TESTWATCHER: ")).map(str::to_owned).collect();
+    let want: Vec<_> = (0..20).flat_map(|i| [format!("built-in {i}"), format!("program {i}")]).collect();
+    assert_eq!(lines, want);
+    assert!(text.lines().last().is_some_and(|l| l.contains("cleanup: ")), "the summary comes last:\n{text}");
+    assert!(!arena.exists("cleanup.log"));
+}
+
+/// Without a state directory of its own, too, the log is where the summary says.
+#[test]
+fn a_log_in_the_watcher_s_private_directory_stays() {
+    let arena = Arena::new();
+    arena.script(
+        "test.sh",
+        &format!(
+            "{TOOLKIT} append 'echo said; touch cleaned'; echo $TESTWATCHER_CLPATH > clpath.new\n\
+             mv clpath.new clpath; exec sleep 1000"
+        ),
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    command.stdout(writer);
+    let run = arena.start(command);
+    arena.await_file("clpath");
+    drop(reader);
+    run.signal(SIGINT);
+    let ending = run.end();
+    assert!(arena.exists("cleaned"), "{ending:?}");
+    let dir = format!("{}.d", arena.text("clpath").trim());
+    let log = format!("{dir}/cleanup.log");
+    assert!(ending.stderr.contains(&format!("the cleanup wrote to {log}")), "{ending:?}");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "said\n");
+    fs::remove_dir_all(dir).unwrap();
+}
+
+/// Only one of the two is a pipe: `testwatcher … | tee log`, and ^C ends `tee` too.
+#[test]
+fn a_pipe_behind_stdout_alone() {
+    let arena = Arena::new();
+    talking(&arena);
+    gate(&arena);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    command.stdout(writer);
+    let run = arena.start(command);
+    number(&arena, "pid");
+    run.signal(SIGINT);
+    arena.await_file("started");
+    drop(reader);
+    fs::write(arena.path("gate"), "go\n").unwrap();
+    let ending = run.end();
+    assert_eq!(ending.status, 130);
+    assert!(arena.exists("cleaned"));
+    assert_eq!(arena.text("cleanup.log").lines().count(), 20, "{}", arena.text("cleanup.log"));
+    assert!(ending.stderr.contains("program 19"), "{ending:?}");
+    let named = format!("the cleanup wrote to {}", arena.path("cleanup.log").display());
+    assert!(ending.stderr.contains(&named), "{ending:?}");
+}
+
+#[test]
+fn a_terminal_that_was_closed() {
+    for place in ["before", "in the middle"] {
+        let arena = Arena::new();
+        talking(&arena);
+        gate(&arena);
+        let pty = nix::pty::openpty(None, None).unwrap();
+        for end in [&pty.master, &pty.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
+        // A terminal nobody controls us by: its end is seen in the output alone. Under a harness, as
+        // only then the cleanup is kept from a terminal that still lives.
+        let mut command = arena.watch(&["--harness", "tmt", "./test.sh"]);
+        to(&mut command, &pty.slave);
+        let run = arena.start(command);
+        drop(pty.slave);
+        number(&arena, "pid");
+        let mut master = Some(pty.master);
+        if place == "before" {
+            master = None;
+        }
+        run.signal(SIGINT);
+        arena.await_file("started");
+        drop(master);
+        fs::write(arena.path("gate"), "go\n").unwrap();
+        assert_eq!(run.end().status, 130, "{place}");
+        assert_logged(&arena);
+    }
+}
+
+/// A full device takes no line; it kills nobody.
+#[test]
+fn a_full_device() {
+    let arena = Arena::new();
+    talking(&arena);
+    arena.script("cleanup.sh", "echo one; /bin/echo two; touch cleaned");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    to(&mut command, &full);
+    let run = arena.start(command);
+    number(&arena, "pid");
+    run.signal(SIGINT);
+    assert_eq!(run.end().status, 130);
+    assert!(arena.exists("cleaned"));
+    watch_common::assert_no_trace(&arena.text("clpath"));
+}
+
+/// The test has filled the pipe and hangs in its next write; nobody will ever read.
+#[test]
+fn a_reader_that_has_stopped_reading() {
+    let arena = Arena::new();
+    talking(&arena);
+    arena.hooking_test(
+        "echo $TESTWATCHER_CLPATH > clpath; echo $$ > pid.new; mv pid.new pid; exec head -c 10000000 /dev/zero",
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    to(&mut command, &writer);
+    let run = arena.start(command);
+    drop(writer);
+    let pid = number(&arena, "pid");
+    until("a test that hangs in its write", || {
+        fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("1 0x1 "))
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(head) S "))
+    });
+    run.signal(SIGINT);
+    assert_eq!(run.end().status, 130);
+    assert_logged(&arena);
+    drop(reader);
+}
+
+/// Nothing at all: all three closed.
+#[test]
+fn no_descriptors_at_all() {
+    let arena = Arena::new();
+    talking(&arena);
+    let mut command = arena.command("bash");
+    command.args(["-c", "exec \"$@\" <&- >&- 2>&-", "bash", WATCHER, "./test.sh"]);
+    let run = arena.start(command);
+    number(&arena, "pid");
+    run.signal(SIGINT);
+    assert_eq!(run.end().status, 130);
+    assert!(arena.exists("started"));
+    watch_common::assert_no_trace(&arena.text("clpath"));
+}
