@@ -82,27 +82,28 @@ impl Account {
     /// One row an entry: those that have run, in order, then those that have not.
     pub(super) fn entries(&self) -> Vec<EntryRow> {
         let mut ran: Vec<EntryRow> = Vec::new();
+        let mut planned: Vec<EntryRow> = Vec::new();
         let mut since = self.cleanup_started.unwrap_or(0);
         for row in &self.rows {
             match row {
-                Row::Begin { at } => since = *at,
+                // Going on in a new shell: what follows is the whole of what is left.
+                Row::Begin { at } => {
+                    since = *at;
+                    planned.clear();
+                }
+                Row::Plan { id, text } => {
+                    planned.push(EntryRow { id: id.clone(), status: None, nanos: 0, text: text.clone() });
+                }
                 Row::Ran { at, id, status, text } => {
                     let nanos = at.saturating_sub(since);
                     since = *at;
+                    planned.retain(|entry| entry.id != *id);
                     ran.push(EntryRow { id: id.clone(), status: Some(*status), nanos, text: text.clone() });
                 }
-                Row::Plan { .. } | Row::End { .. } => {}
+                Row::End { .. } => planned.clear(),
             }
         }
-        if !self.has_end() {
-            for row in &self.rows {
-                if let Row::Plan { id, text } = row
-                    && ran.iter().all(|r| r.id != *id)
-                {
-                    ran.push(EntryRow { id: id.clone(), status: None, nanos: 0, text: text.clone() });
-                }
-            }
-        }
+        ran.extend(planned);
         ran
     }
 
@@ -221,5 +222,16 @@ mod tests {
         let entries = broken.entries();
         assert_eq!((entries[0].status, entries[0].nanos), (Some(4), 50));
         assert_eq!((entries[1].status, entries[1].text.as_str()), (None, "text b"));
+        // The next shell's plan replaces it: an entry may have been taken back meanwhile.
+        let rows = vec![
+            Row::Begin { at: 200 },
+            plan("a"),
+            plan("b"),
+            ran(250, "a", 4),
+            Row::Begin { at: 300 },
+            plan("c"),
+        ];
+        let ids: Vec<String> = with_rows(rows).entries().into_iter().map(|e| e.id).collect();
+        assert_eq!(ids, ["a", "c"]);
     }
 }
