@@ -6,13 +6,14 @@
 mod watch_common;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{
-    Signal::{SIGINT, SIGKILL},
+    Signal::{SIGINT, SIGKILL, SIGTERM},
     kill,
 };
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use watch_common::{Arena, TOOLKIT, WATCHER, guards_of, number, until};
 
 /// A cleanup that fails at the first line that nobody takes, by itself and through another program; it
@@ -244,4 +245,91 @@ fn no_descriptors_at_all() {
     assert_eq!(run.end().status, 130);
     assert!(arena.exists("started"));
     watch_common::assert_no_trace(&arena.text("clpath"));
+}
+
+/// A log of a terabyte that takes no room: nobody copies it in the time a test has.
+const ENDLESS: &str = "truncate -s 1T /proc/self/fd/1";
+
+/// A test that ends with 0 and leaves this cleanup behind, both outputs to a pipe.
+fn cleaning(arena: &Arena, cleanup: &str) -> (Command, std::io::PipeReader) {
+    arena.hooking_test("echo $TESTWATCHER_CLPATH > clpath");
+    arena.script("cleanup.sh", cleanup);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = arena.watcher(&["./test.sh"]);
+    to(&mut command, &writer);
+    (command, reader)
+}
+
+/// A reader that takes all there is.
+fn drain(mut reader: std::io::PipeReader) -> JoinHandle<u64> {
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()).unwrap())
+}
+
+/// However much there is to copy, the watcher hears a ^C.
+#[test]
+fn a_cleanup_that_writes_faster_than_it_is_copied_can_be_interrupted() {
+    let arena = Arena::new();
+    let (command, reader) = cleaning(&arena, &format!("{ENDLESS}; touch started; exec sleep 1000"));
+    let run = arena.start(command);
+    let reader = drain(reader);
+    arena.await_file("started");
+    assert_eq!(run.end_by_repeating(SIGINT).status, 121);
+    assert!(reader.join().unwrap() > 0);
+}
+
+/// However much there is left to copy when the cleanup has ended, the watcher hears a SIGTERM.
+#[test]
+fn a_sigterm_at_the_end_is_heard() {
+    let arena = Arena::new();
+    let (command, reader) = cleaning(&arena, &format!("{ENDLESS}; echo $$ > pid.new; mv pid.new pid"));
+    let run = arena.start(command);
+    let reader = drain(reader);
+    let pid = number(&arena, "pid");
+    until("the cleanup's end", || !watch_common::is_alive(pid));
+    run.signal(SIGTERM);
+    assert_eq!(run.end().status, 143);
+    reader.join().unwrap();
+}
+
+/// Whoever the cleanup leaves behind, and writes on and on, keeps nobody waiting.
+#[test]
+fn a_writer_that_was_left_behind() {
+    let arena = Arena::new();
+    let writer =
+        "(for ((i = 1; ; i++)); do [ -e started ] || exit; truncate -s ${i}G /proc/self/fd/1; done) &";
+    let (command, reader) = cleaning(&arena, &format!("touch started\n{writer}\necho $! > writer"));
+    let run = arena.start(command);
+    let reader = drain(reader);
+    assert_eq!(run.end().status, 0);
+    fs::remove_file(arena.path("started")).unwrap();
+    assert!(reader.join().unwrap() > 0);
+}
+
+/// SIGTERM leaves the cleanup alone, and with it its log.
+#[test]
+fn a_cleanup_that_is_left_alone_keeps_its_log() {
+    let arena = Arena::new();
+    gate(&arena);
+    let body = "echo early; echo $$ > pid.new; mv pid.new pid; read x < gate; echo late; touch cleaned";
+    let (command, mut reader) = cleaning(&arena, body);
+    let run = arena.start(command);
+    number(&arena, "pid");
+    run.signal(SIGTERM);
+    assert_eq!(run.end().status, 143);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    fs::write(arena.path("gate"), "go\n").unwrap();
+    arena.await_file("cleaned");
+    let log = named_log(&text);
+    assert_eq!(fs::read_to_string(log).unwrap(), "early\nlate\n", "{text}");
+    // What stays for the next boot.
+    let clpath = arena.text("clpath");
+    fs::remove_file(clpath.trim()).unwrap();
+    fs::remove_dir_all(format!("{}.d", clpath.trim())).unwrap();
+}
+
+/// The log that a summary names.
+fn named_log(summary: &str) -> &str {
+    let line = summary.lines().find_map(|line| line.split_once("the cleanup wrote to "));
+    line.unwrap_or_else(|| panic!("no log is named:\n{summary}")).1
 }

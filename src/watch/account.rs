@@ -20,6 +20,8 @@ pub(super) struct Account {
     pub(super) left_behind: Vec<Process>,
     /// Where the cleanup's output went, if not where the test's did.
     pub(super) log: Option<PathBuf>,
+    /// SIGTERM came when all was done but the passing on of output.
+    pub(super) terminated: bool,
     /// The private state directory, if entries are left in it.
     pub(super) kept: Option<PathBuf>,
 }
@@ -130,7 +132,9 @@ impl Account {
 #[must_use]
 pub(super) fn exit_status(state: &State, account: &Account, answer: Answer) -> u8 {
     let status = match state.outcome {
-        _ if matches!(state.fate, Fate::Postponed | Fate::LeftAlone) => return 128 + 15,
+        _ if account.terminated || matches!(state.fate, Fate::Postponed | Fate::LeftAlone) => {
+            return 128 + 15;
+        }
         Some(Outcome::Interrupted) => 130,
         Some(Outcome::Watchdog | Outcome::Deadline | Outcome::WatcherLost) => 124,
         Some(Outcome::Ended(exit)) if exit.shell_status() != 0 => exit.shell_status(),

@@ -4,16 +4,16 @@
 //! A ^C ends `tee` too, and a harness takes its reader away when it pleases; the cleanup's next `echo`
 //! into a pipe without a reader would be its last. A file has no reader to lose.
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{isatty, write};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
-/// How long the end waits for a reader that has stopped reading.
-const PATIENCE_MS: u16 = 500;
+/// How many pieces of at most PIPE_BUF bytes are copied in one go.
+const CHUNKS: usize = 16;
 
 /// A log that is being copied to stdout or stderr.
 pub(super) struct Follow {
@@ -24,7 +24,20 @@ pub(super) struct Follow {
     /// Where this cleanup's output begins: behind that of an earlier boot's.
     from: u64,
     done: u64,
+    /// Where the cleanup has ended.
+    end: Option<u64>,
     lost: bool,
+}
+
+/// How far a round of copying came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is left, or nobody to take it.
+    Idle,
+    /// The reader takes no more for now.
+    Stuck,
+    /// More may be there.
+    More,
 }
 
 /// Whether a terminal's other end may go as a pipe's may: an ssh client's, under a harness. A person's
@@ -56,9 +69,8 @@ pub(super) fn outputs_with_a_reader(terminals: Terminals) -> Vec<RawFd> {
 impl Follow {
     /// Follows `path`, which begins at byte `from` and has been copied up to `done`.
     pub(super) fn open(path: PathBuf, to: RawFd, (from, done): (u64, u64)) -> Option<Self> {
-        let mut log = OpenOptions::new().read(true).write(true).open(&path).ok()?;
-        log.seek(SeekFrom::Start(done)).ok()?;
-        Some(Self { log, path, to, from, done, lost: false })
+        let log = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        Some(Self { log, path, to, from, done, end: None, lost: false })
     }
 
     /// How far it has been copied, and where it began: what a successor has to know.
@@ -66,18 +78,27 @@ impl Follow {
         (self.from, self.done)
     }
 
-    /// Copies what is there as far as the reader takes it; true if anything was copied.
-    pub(super) fn copy(&mut self) -> bool {
-        let before = self.done;
-        while !self.lost && self.copy_some(PollTimeout::ZERO) {}
-        self.done > before
+    /// Copies what is there, as far as the reader takes it and no more than a round's worth: whoever
+    /// calls has signals to look at, and the cleanup may write faster than this.
+    pub(super) fn copy(&mut self) -> Progress {
+        let end = self.end.unwrap_or_else(|| self.written());
+        for _ in 0..CHUNKS {
+            match self.copy_chunk(end) {
+                Progress::More => {}
+                stopped => return stopped,
+            }
+        }
+        Progress::More
     }
 
-    /// Copies the rest; answers the log's path if the reader did not get all of it, else removes it.
-    pub(super) fn finish(mut self) -> Option<PathBuf> {
-        while !self.lost && self.copy_some(PollTimeout::from(PATIENCE_MS)) {}
-        let written = self.log.metadata().map_or(0, |meta| meta.len());
-        if self.lost || self.done < written {
+    /// The cleanup has ended: what anybody left behind writes from now on is not waited for.
+    pub(super) fn end(&mut self) {
+        self.end = Some(self.written());
+    }
+
+    /// Answers the log's path if the reader did not get all of it, else removes it.
+    pub(super) fn finish(self) -> Option<PathBuf> {
+        if self.lost || self.done < self.written() {
             return Some(self.path);
         }
         if self.from == 0 {
@@ -88,21 +109,41 @@ impl Follow {
         None
     }
 
+    /// The log's path.
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
+    }
+
+    /// The descriptor it is copied to.
+    pub(super) fn to(&self) -> BorrowedFd<'static> {
+        if self.to == 2 { rustix::stdio::stderr() } else { rustix::stdio::stdout() }
+    }
+
+    fn written(&self) -> u64 {
+        self.log.metadata().map_or(0, |meta| meta.len())
+    }
+
     /// At most what a pipe that poll(2) calls writable takes without blocking (pipe(7)).
-    fn copy_some(&mut self, patience: PollTimeout) -> bool {
+    fn copy_chunk(&mut self, end: u64) -> Progress {
         let mut buffer = [0; libc::PIPE_BUF];
-        let Ok(n @ 1..) = self.log.read(&mut buffer) else { return false };
-        let (out, err) = (std::io::stdout(), std::io::stderr());
-        let out = if self.to == 2 { err.as_fd() } else { out.as_fd() };
-        let mut fds = [PollFd::new(out, PollFlags::POLLOUT)];
-        let ready = matches!(poll(&mut fds, patience), Ok(1));
+        let wanted = usize::try_from(end.saturating_sub(self.done)).unwrap_or(usize::MAX).min(buffer.len());
+        let Ok(n @ 1..) = self.log.read_at(&mut buffer[..wanted], self.done) else { return Progress::Idle };
+        let mut fds = [PollFd::new(self.to(), PollFlags::POLLOUT)];
+        let ready = matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1));
         let bad = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        self.lost = ready && fds[0].revents().is_none_or(|r| r.intersects(bad));
-        let taken = if ready && !self.lost { write(out, &buffer[..n]) } else { Ok(0) };
-        self.lost |= taken.is_err_and(|e| e != nix::errno::Errno::EAGAIN && e != nix::errno::Errno::EINTR);
-        let taken = taken.unwrap_or(0);
-        self.done += taken as u64;
+        self.lost |= ready && fds[0].revents().is_none_or(|r| r.intersects(bad));
+        if self.lost {
+            return Progress::Idle;
+        }
+        let taken = if ready { write(self.to(), &buffer[..n]) } else { Ok(0) };
+        self.lost = taken.is_err_and(|e| e != Errno::EAGAIN && e != Errno::EINTR);
         // What was not taken is read again.
-        taken == n || (self.log.seek(SeekFrom::Start(self.done)).is_ok() && taken > 0)
+        match taken.unwrap_or(0) {
+            0 => Progress::Stuck,
+            taken => {
+                self.done += taken as u64;
+                Progress::More
+            }
+        }
     }
 }

@@ -52,6 +52,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a group that holds the terminal may take to stop by itself at ^Z.
 const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
+/// How long the end waits for the reader of the cleanup's output.
+const REST: Duration = Duration::from_secs(2);
 /// How often a guard that somebody kills is replaced.
 const GUARDS: u8 = 5;
 
@@ -908,7 +910,7 @@ impl Watcher {
     /// The last of the cleanup's output, then what is on its way to the harness: each report has its
     /// ten seconds, unless somebody wants us gone.
     fn end_ties(&mut self) {
-        if let Some(log) = self.ties.finish_output() {
+        if let Some(log) = self.end_output() {
             self.account.log = Some(log);
         }
         self.ties.untie();
@@ -929,6 +931,33 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Passes on what the cleanup has written so far as it ended, in the time there is for that; a
+    /// signal ends it. The log's path if it is still needed.
+    fn end_output(&mut self) -> Option<PathBuf> {
+        if self.state.fate == Fate::LeftAlone {
+            return self.ties.leave_output();
+        }
+        self.ties.end_output();
+        let deadline = boottime_ns().saturating_add(u64::try_from(REST.as_nanos()).unwrap_or(u64::MAX));
+        // What came with the cleanup's end, nobody has looked at.
+        self.account.terminated = self.queue.contains(&Event::Terminate);
+        let mut wanted_gone = self.account.terminated || self.queue.contains(&Event::Interrupt);
+        while !wanted_gone && self.ties.copy_rest(self.signals.as_fd(), deadline) {
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::SIGCHLD => self.reap(),
+                    Signal::SIGTERM if self.options.sigterm == SigtermPolicy::Exit => {
+                        self.account.terminated = true;
+                        wanted_gone = true;
+                    }
+                    Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM => wanted_gone = true,
+                    _ => {}
+                }
+            }
+        }
+        self.ties.finish_output()
     }
 
     /// Removes the CLPATH file and its directory, unless entries are left there.

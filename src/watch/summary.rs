@@ -25,7 +25,7 @@ pub(super) fn lines(state: &State, account: &Account) -> Vec<String> {
         lines.push(format!("the test left running: {}", super::list(&account.left_behind)));
     }
     if let Some(log) = &account.log {
-        lines.push(format!("stdout or stderr was dead: the cleanup wrote to {}", log.display()));
+        lines.push(format!("not all of the output was read: the cleanup wrote to {}", log.display()));
     }
     if let Some(dir) = &account.kept {
         let dir = shell_escape::escape(dir.to_string_lossy());

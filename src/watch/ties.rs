@@ -1,7 +1,7 @@
 //! What ties a watcher to its harness: lifelines, hook, deadline, results, the cleanup's output. The
 //! loop's only way into [`crate::harness`]; decides nothing about the test.
 
-use super::follow::{self, Follow, Terminals};
+use super::follow::{self, Follow, Progress, Terminals};
 use super::kernel::Inheritance;
 use super::machine::{Event, Notice};
 use super::options::{HarnessDeadline, Options};
@@ -12,6 +12,7 @@ use crate::harness::dropin::{self, DropIn, Installed};
 use crate::harness::lifeline::{Lifelines, session_leader};
 use crate::harness::{self, Choice, Harness, Limit};
 use crate::hook::boottime_ns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// How often the cleanup's output is copied on.
 const COPY: Duration = Duration::from_millis(100);
+/// The same where the reader has just taken a part of what is there.
+const CATCH_UP: Duration = Duration::from_millis(5);
 /// How often a lifeline is looked at that the kernel does not tell of.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -215,12 +218,44 @@ impl Ties {
     /// What is to be done again and again; when to come back.
     pub(super) fn tend(&mut self) -> Option<Duration> {
         let copy = self.follow.as_mut().map(|follow| {
-            follow.copy();
-            COPY
+            let before = follow.place();
+            match follow.copy() {
+                Progress::More => Duration::ZERO,
+                Progress::Stuck if follow.place() != before => CATCH_UP,
+                Progress::Stuck | Progress::Idle => COPY,
+            }
         });
         let look = self.lifelines.need_looking_at().then_some(LOOK);
         let report = self.reports.limit(boottime_ns());
         [copy, look, report].into_iter().flatten().min()
+    }
+
+    /// The cleanup has ended, and with it its output.
+    pub(super) fn end_output(&mut self) {
+        self.follow.iter_mut().for_each(Follow::end);
+    }
+
+    /// Copies on, and waits for a slow reader, `wake` or `deadline` ([`boottime_ns`]); false when nothing
+    /// is left to wait for.
+    pub(super) fn copy_rest(&mut self, wake: BorrowedFd<'_>, deadline: u64) -> bool {
+        let left = Duration::from_nanos(deadline.saturating_sub(boottime_ns()));
+        let progress: Vec<Progress> = self.follow.iter_mut().map(Follow::copy).collect();
+        if left.is_zero() || progress.iter().all(|p| *p == Progress::Idle) {
+            return false;
+        }
+        if !progress.contains(&Progress::More) {
+            let stuck = self.follow.iter().zip(&progress).filter(|(_, p)| **p == Progress::Stuck);
+            let mut fds: Vec<PollFd<'_>> =
+                stuck.map(|(follow, _)| PollFd::new(follow.to(), PollFlags::POLLOUT)).collect();
+            fds.push(PollFd::new(wake, PollFlags::POLLIN));
+            let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+        }
+        true
+    }
+
+    /// The cleanup goes on without us: its log, as far as it was not passed on.
+    pub(super) fn leave_output(&mut self) -> Option<PathBuf> {
+        self.follow.take().map(Follow::into_path)
     }
 
     /// The cleanup's output is over; the log's path if not all of it was read.
