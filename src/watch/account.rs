@@ -18,8 +18,8 @@ pub(super) struct Account {
     test_known: bool,
     /// What a test that ended by itself left running.
     pub(super) left_behind: Vec<Process>,
-    /// Where the cleanup's output went, if not where the test's did.
-    pub(super) log: Option<PathBuf>,
+    /// Where the cleanup's output can be read that did not get where the test's did.
+    pub(super) logs: Vec<PathBuf>,
     /// SIGTERM came when all was done but the passing on of output.
     pub(super) terminated: bool,
     /// The private state directory, if entries are left in it.
@@ -56,9 +56,8 @@ impl Account {
         self.test_known = true;
     }
 
-    pub(super) fn cleanup_started(&mut self, now: u64, log: Option<PathBuf>) {
+    pub(super) fn cleanup_started(&mut self, now: u64) {
         self.cleanup_started = Some(now);
-        self.log = log;
     }
 
     pub(super) fn finished(&mut self, now: u64, rows: Vec<Row>) {
@@ -166,7 +165,7 @@ mod tests {
 
     fn with_rows(rows: Vec<Row>) -> Account {
         let mut account = Account::new(0);
-        account.cleanup_started(100, None);
+        account.cleanup_started(100);
         account.finished(1000, rows);
         account
     }

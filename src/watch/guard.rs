@@ -45,7 +45,7 @@ pub enum Word {
     Cleanup(Pid),
     /// The cleanup is being killed.
     CleanupKilling,
-    /// The cleanup's log begins at this byte and has been passed on up to that one.
+    /// So many bytes of the cleanup's logs, stdout's and stderr's, have been passed on.
     Copied(u64, u64),
     /// Leave, and do nothing.
     Leave,
@@ -133,7 +133,7 @@ pub struct Inheriting {
     pub test: Option<Pid>,
     /// The cleanup's leader.
     pub cleanup: Option<Pid>,
-    /// Where the cleanup's log began, and up to where it was passed on.
+    /// How much of the cleanup's logs, stdout's and stderr's, was passed on.
     pub copied: Option<(u64, u64)>,
 }
 

@@ -398,9 +398,9 @@ impl Watcher {
         self.voice.warn("the watcher was killed; its guard goes on");
         self.brief_guard();
         self.publish();
-        self.account.log = script::find_log(&self.clpath)
-            .zip(found.copied)
-            .and_then(|(log, place)| self.ties.follow(log, place));
+        if matches!(found.found, Found::Cleanup(_) | Found::CleanupKilling(_)) {
+            self.ties.follow(script::find_logs(&self.clpath), found.copied.unwrap_or_default());
+        }
         self.tend();
         for action in actions {
             self.perform(action);
@@ -701,21 +701,20 @@ impl Watcher {
             terminal.forget_group();
         }
         self.account.left_behind = self.left_behind();
-        let diverted = self.ties.diverted();
-        let launch = |log| self.cleanup_launch(outcome, &diverted, log);
-        let output = if diverted.is_empty() { script::Output::Inherited } else { script::Output::Log };
-        let (event, started) = match script::start(&self.clpath, output, launch) {
+        let diversions = self.ties.diversions();
+        let launch = |to_logs| self.cleanup_launch(outcome, to_logs);
+        let (event, started) = match script::start(&self.clpath, &diversions, launch) {
             script::Start::Nothing => (Some(Event::NothingHooked), None),
             script::Start::Cannot(why) => {
                 self.voice.warn(&why);
                 (Some(Event::CannotClean), None)
             }
-            script::Start::Running { pid, remark, log } => {
+            script::Start::Running { pid, remark, logs } => {
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
-                let log = log.and_then(|(path, from)| self.ties.follow(path, (from, from)));
-                self.account.cleanup_started(boottime_ns(), log);
+                self.ties.follow(logs, (0, 0));
+                self.account.cleanup_started(boottime_ns());
                 (None, Some(pid))
             }
         };
@@ -731,9 +730,7 @@ impl Watcher {
         }
     }
 
-    fn cleanup_launch(&self, outcome: Outcome, diverted: &[RawFd], log: Option<RawFd>) -> script::Run {
-        let to_log = log.into_iter().flat_map(|log| diverted.iter().map(move |fd| (log, *fd)));
-        let descriptors = to_log.collect();
+    fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = self.clpath.cleanup_marker();
         let marker =
@@ -910,9 +907,7 @@ impl Watcher {
     /// The last of the cleanup's output, then what is on its way to the harness: each report has its
     /// ten seconds, unless somebody wants us gone.
     fn end_ties(&mut self) {
-        if let Some(log) = self.end_output() {
-            self.account.log = Some(log);
-        }
+        self.account.logs = self.end_output();
         self.ties.untie();
         if self.state.fate == Fate::LeftAlone {
             self.ties.reports.kill();
@@ -934,8 +929,8 @@ impl Watcher {
     }
 
     /// Passes on what the cleanup has written so far as it ended, in the time there is for that; a
-    /// signal ends it. The log's path if it is still needed.
-    fn end_output(&mut self) -> Option<PathBuf> {
+    /// signal ends it. The logs that are still needed.
+    fn end_output(&mut self) -> Vec<PathBuf> {
         if self.state.fate == Fate::LeftAlone {
             return self.ties.leave_output();
         }
@@ -966,7 +961,7 @@ impl Watcher {
         let dir = self.clpath.private_dir();
         let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         // The summary sends a person there.
-        let has_log = self.account.log.as_ref().is_some_and(|log| log.starts_with(&dir));
+        let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
         if left {
             self.account.kept = Some(dir);
         } else if !has_log {
