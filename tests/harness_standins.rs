@@ -257,9 +257,12 @@ fn tmt_local_interrupted_twice(secs: u32) -> String {
     arena.await_file("cleaned");
     assert_done(&arena, "after the second ^C");
     assert_gone(&arena);
-    let log = arena.text("cleanup.log");
+    let is_log = |name: &str| name.starts_with("cleanup-") && name.ends_with(".log");
+    let names = std::fs::read_dir(arena.path(".")).unwrap().flatten().map(|e| e.file_name());
+    let name = names.filter_map(|name| name.into_string().ok()).find(|name| is_log(name));
+    let log = arena.text(&name.unwrap_or_default());
     assert_eq!(log.lines().count(), secs as usize * 10, "all of it is in the log:\n{log}");
-    "test dead, cleanup done, its output in cleanup.log".into()
+    "test dead, cleanup done, its output in cleanup-XXXXXX.log".into()
 }
 
 fn tmt_local_interrupted_twice_at_once(secs: u32) -> String {

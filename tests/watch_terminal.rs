@@ -335,7 +335,7 @@ fn somebody_elses_settings_stay() {
     let mut person = Person::sits_down(arena("touch up; read x < gate"));
     nix::unistd::mkfifo(&person.arena.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     person.runs_line(
-        "beakerlib-testwatcher ./test.sh | (stty -icanon; echo go > gate; cat; stty -a > during; stty sane)",
+        "beakerlib-testwatcher ./test.sh | (stty -icanon < /dev/tty; echo go > gate; cat; stty -a < /dev/tty > during; stty sane < /dev/tty)",
     );
     person.runs_line("echo over-$((6*7))").sees("over-42");
     assert!(person.arena.text("during").contains("-icanon"), "{}", person.arena.text("during"));

@@ -20,8 +20,10 @@ pub(super) struct Account {
     pub(super) started_by_bash: bool,
     /// What a test that ended by itself left running.
     pub(super) left_behind: Vec<Process>,
-    /// Where the cleanup's output went, if not where the test's did.
-    pub(super) log: Option<PathBuf>,
+    /// Where the cleanup's output can be read that did not get where the test's did.
+    pub(super) logs: Vec<PathBuf>,
+    /// SIGTERM came when all was done but the passing on of output.
+    pub(super) terminated: bool,
     /// The private state directory, if entries are left in it.
     pub(super) kept: Option<PathBuf>,
 }
@@ -56,9 +58,8 @@ impl Account {
         self.test_known = true;
     }
 
-    pub(super) fn cleanup_started(&mut self, now: u64, log: Option<PathBuf>) {
+    pub(super) fn cleanup_started(&mut self, now: u64) {
         self.cleanup_started = Some(now);
-        self.log = log;
     }
 
     pub(super) fn finished(&mut self, now: u64, rows: Vec<Row>) {
@@ -132,7 +133,9 @@ impl Account {
 #[must_use]
 pub(super) fn exit_status(state: &State, account: &Account, answer: Answer) -> u8 {
     let status = match state.outcome {
-        _ if matches!(state.fate, Fate::Postponed | Fate::LeftAlone) => return 128 + 15,
+        _ if account.terminated || matches!(state.fate, Fate::Postponed | Fate::LeftAlone) => {
+            return 128 + 15;
+        }
         Some(Outcome::Interrupted) => 130,
         Some(Outcome::Watchdog | Outcome::Deadline | Outcome::WatcherLost) => 124,
         Some(Outcome::Ended(exit)) if exit.shell_status() != 0 => exit.shell_status(),
@@ -166,7 +169,7 @@ mod tests {
 
     fn with_rows(rows: Vec<Row>) -> Account {
         let mut account = Account::new(0);
-        account.cleanup_started(100, None);
+        account.cleanup_started(100);
         account.finished(1000, rows);
         account
     }

@@ -14,6 +14,7 @@ use crate::registry::start_time;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{ForkResult, Pid, pipe2, read, setsid, write};
 use std::ffi::CString;
+use std::mem::discriminant;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub enum Word {
     Cleanup(Pid),
     /// The cleanup is being killed.
     CleanupKilling,
-    /// The cleanup's log begins at this byte and has been passed on up to that one.
+    /// So many bytes of the cleanup's logs, stdout's and stderr's, have been passed on.
     Copied(u64, u64),
     /// Leave, and do nothing.
     Leave,
@@ -135,14 +136,14 @@ pub struct Inheriting {
     pub test: Option<Pid>,
     /// The cleanup's leader.
     pub cleanup: Option<Pid>,
-    /// Where the cleanup's log began, and up to where it was passed on.
+    /// How much of the cleanup's logs, stdout's and stderr's, was passed on.
     pub copied: Option<(u64, u64)>,
 }
 
 /// Listens until the watcher is gone; `story` is what was so at the fork. `None`: it told us to leave.
 #[must_use]
 pub fn listen(line: &OwnedFd, clpath: &ClPath, story: Vec<Word>) -> Option<Inheriting> {
-    let mut text = Vec::new();
+    let (mut text, mut words) = (Vec::new(), story);
     let mut buffer = [0; 512];
     loop {
         match read(line, &mut buffer) {
@@ -151,13 +152,23 @@ pub fn listen(line: &OwnedFd, clpath: &ClPath, story: Vec<Word>) -> Option<Inher
             Err(nix::errno::Errno::EINTR) => {}
             Err(_) => break,
         }
-        if text.ends_with(b"leave\n") {
+        fold(&mut text, &mut words);
+        if words.last() == Some(&Word::Leave) {
             return None;
         }
     }
-    let heard = String::from_utf8_lossy(&text);
-    let words: Vec<Word> = story.into_iter().chain(heard.lines().filter_map(Word::parse)).collect();
     conclude(&words, clpath)
+}
+
+/// Takes the whole lines out of `text` and keeps the last word of each kind, in order: a cleanup that
+/// talks for hours makes many.
+fn fold(text: &mut Vec<u8>, words: &mut Vec<Word>) {
+    let Some(end) = text.iter().rposition(|b| *b == b'\n') else { return };
+    let lines: Vec<u8> = text.drain(..=end).collect();
+    for word in String::from_utf8_lossy(&lines).lines().filter_map(Word::parse) {
+        words.retain(|known| discriminant(known) != discriminant(&word));
+        words.push(word);
+    }
 }
 
 /// What the words so far, and the processes that are there, amount to.
@@ -248,6 +259,24 @@ mod tests {
         for bad in ["", "test", "test -1", "test x", "tested", "nothing"] {
             assert_eq!(Word::parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn of_many_words_the_last_of_each_kind_is_kept() {
+        let (mut text, mut words) = (Vec::new(), Vec::new());
+        let pid = Pid::from_raw(12);
+        text.extend_from_slice(Word::Cleanup(pid).render().as_bytes());
+        for done in 0..1000 {
+            // A line may come in two pieces.
+            let line = Word::Copied(done, 0).render();
+            let (start, rest) = line.split_at(4);
+            text.extend_from_slice(start.as_bytes());
+            fold(&mut text, &mut words);
+            text.extend_from_slice(rest.as_bytes());
+            fold(&mut text, &mut words);
+        }
+        assert_eq!(words, [Word::Cleanup(pid), Word::Copied(999, 0)]);
+        assert!(text.is_empty());
     }
 
     #[test]

@@ -53,6 +53,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a group that holds the terminal may take to stop by itself at ^Z.
 const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
+/// How long the end waits for the reader of the cleanup's output.
+const REST: Duration = Duration::from_secs(2);
 /// How often a guard that somebody kills is replaced.
 const GUARDS: u8 = 5;
 
@@ -395,9 +397,9 @@ impl Watcher {
         self.voice.warn("the watcher was killed; its guard goes on");
         self.brief_guard();
         self.publish();
-        self.account.log = script::find_log(&self.clpath)
-            .zip(found.copied)
-            .and_then(|(log, place)| self.ties.follow(log, place));
+        if matches!(found.found, Found::Cleanup(_) | Found::CleanupKilling(_)) {
+            self.ties.follow(script::find_logs(&self.clpath), found.copied.unwrap_or_default());
+        }
         self.tend();
         for action in actions {
             self.perform(action);
@@ -702,23 +704,21 @@ impl Watcher {
         if let Some(terminal) = &mut self.terminal {
             terminal.forget_group();
         }
-        let diverted = self.ties.diverted();
-        let launch = |log| self.cleanup_launch(outcome, &diverted, log);
-        let output = if diverted.is_empty() { script::Output::Inherited } else { script::Output::Log };
-        let (event, started) = match script::start(&self.clpath, output, launch) {
+        let diversions = self.ties.diversions();
+        let launch = |to_logs| self.cleanup_launch(outcome, to_logs);
+        let (event, started) = match script::start(&self.clpath, &diversions, launch) {
             script::Start::Nothing => (Some(Event::NothingHooked), None),
             script::Start::Cannot(why) => {
                 self.voice.warn(&why);
                 (Some(Event::CannotClean), None)
             }
-            script::Start::Running { pid, remark, log } => {
-                let by_bash = remark.is_some();
+            script::Start::Running { pid, remark, logs } => {
+                self.account.started_by_bash = remark.is_some();
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
-                let log = log.and_then(|(path, from)| self.ties.follow(path, (from, from)));
-                self.account.cleanup_started(boottime_ns(), log);
-                self.account.started_by_bash = by_bash;
+                self.ties.follow(logs, (0, 0));
+                self.account.cleanup_started(boottime_ns());
                 (None, Some(pid))
             }
         };
@@ -734,9 +734,7 @@ impl Watcher {
         }
     }
 
-    fn cleanup_launch(&self, outcome: Outcome, diverted: &[RawFd], log: Option<RawFd>) -> script::Run {
-        let to_log = log.into_iter().flat_map(|log| diverted.iter().map(move |fd| (log, *fd)));
-        let descriptors = to_log.collect();
+    fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = (self.clpath.cleanup_marker(), self.alarms.as_fd().as_raw_fd());
         script::Run {
@@ -914,9 +912,7 @@ impl Watcher {
     /// The last of the cleanup's output, then what is on its way to the harness: each report has its
     /// ten seconds, unless somebody wants us gone.
     fn end_ties(&mut self) {
-        if let Some(log) = self.ties.finish_output() {
-            self.account.log = Some(log);
-        }
+        self.account.logs = self.end_output();
         self.ties.untie();
         if self.state.fate == Fate::LeftAlone {
             self.ties.reports.kill();
@@ -937,13 +933,40 @@ impl Watcher {
         }
     }
 
+    /// Passes on what the cleanup has written so far as it ended, in the time there is for that; a
+    /// signal ends it. The logs that are still needed.
+    fn end_output(&mut self) -> Vec<PathBuf> {
+        if self.state.fate == Fate::LeftAlone {
+            return self.ties.leave_output();
+        }
+        self.ties.end_output();
+        let deadline = boottime_ns().saturating_add(u64::try_from(REST.as_nanos()).unwrap_or(u64::MAX));
+        // What came with the cleanup's end, nobody has looked at.
+        self.account.terminated = self.queue.contains(&Event::Terminate);
+        let mut wanted_gone = self.account.terminated || self.queue.contains(&Event::Interrupt);
+        while !wanted_gone && self.ties.copy_rest(self.signals.as_fd(), deadline) {
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::SIGCHLD => self.reap(),
+                    Signal::SIGTERM if self.options.sigterm == SigtermPolicy::Exit => {
+                        self.account.terminated = true;
+                        wanted_gone = true;
+                    }
+                    Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM => wanted_gone = true,
+                    _ => {}
+                }
+            }
+        }
+        self.ties.finish_output()
+    }
+
     /// Removes the CLPATH file and its directory, unless entries are left there.
     fn remove_files(&mut self) {
         let _ = std::fs::remove_file(self.clpath.path());
         let dir = self.clpath.private_dir();
         let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         // The summary sends a person there.
-        let has_log = self.account.log.as_ref().is_some_and(|log| log.starts_with(&dir));
+        let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
         if left {
             self.account.kept = Some(dir);
         } else if !has_log {

@@ -1,18 +1,23 @@
 //! From the CLPATH file to a running cleanup: reads what is hooked, looks whether it may be run, and
 //! starts it. Owns the sentences that say why not; decides nothing else.
 
+use super::follow::{Diversion, Log};
 use super::kernel::Inheritance;
 use super::process::{Failure, Launch, Place};
-use crate::error::{Cause, Error, errno_text};
-use crate::hook::{ClPath, Hooked};
+use crate::error::{Cause, errno_text};
+use crate::hook::{CLPATH_PREFIX, ClPath, Hooked};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{Pid, geteuid};
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Bytes that a file system must have left for a log where there is a choice.
+const ROOM: u64 = 1 << 20;
 
 /// What came of it.
 pub(super) enum Start {
@@ -26,18 +31,9 @@ pub(super) enum Start {
         pid: Pid,
         /// What a person should know about how it runs.
         remark: Option<String>,
-        /// Where its output goes, if it was diverted, and at which byte it begins.
-        log: Option<(PathBuf, u64)>,
+        /// Where its output goes, as far as it was diverted.
+        logs: Vec<Log>,
     },
-}
-
-/// Where the cleanup writes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Output {
-    /// Where the test did.
-    Inherited,
-    /// To a log, as the reader of its output is gone or may go.
-    Log,
 }
 
 /// What the cleanup is started with.
@@ -48,9 +44,12 @@ pub(super) struct Run {
     pub(super) marker: (PathBuf, RawFd),
 }
 
-/// Starts what the CLPATH file names. `prepare` is given the log's descriptor, if one is wanted and to
-/// be had.
-pub(super) fn start(clpath: &ClPath, output: Output, prepare: impl FnOnce(Option<RawFd>) -> Run) -> Start {
+/// Starts what the CLPATH file names. `prepare` is told which descriptor of ours a diverted one becomes.
+pub(super) fn start(
+    clpath: &ClPath,
+    diversions: &[Diversion],
+    prepare: impl FnOnce(Vec<(RawFd, RawFd)>) -> Run,
+) -> Start {
     let script = match clpath.read() {
         Ok(Hooked::Nothing) => return Start::Nothing,
         Ok(Hooked::Script(script)) => script,
@@ -61,15 +60,13 @@ pub(super) fn start(clpath: &ClPath, output: Output, prepare: impl FnOnce(Option
         Ok(Check::Usable) => {}
         Err(why) => return Start::Cannot(why),
     }
-    let log = if output == Output::Log { open_log(&script, clpath) } else { None };
-    let log = log.map(|(file, path)| {
-        let from = file.metadata().map_or(0, |meta| meta.len());
-        (file, (path, from))
-    });
-    let run = prepare(log.as_ref().map(|(file, _)| file.as_raw_fd()));
+    let logs: Vec<Log> = diversions.iter().filter_map(|d| open_log(&script, clpath, d)).collect();
+    let to_logs = logs.iter().flat_map(|log| log.diversion.fds.iter().map(|fd| (log.file.as_raw_fd(), *fd)));
+    let run = prepare(to_logs.collect());
     match run_script(&script, &run) {
-        Ok((pid, remark)) => Start::Running { pid, remark, log: log.map(|(_, place)| place) },
+        Ok((pid, remark)) => Start::Running { pid, remark, logs },
         Err(errno) => {
+            logs.iter().for_each(|log| drop(std::fs::remove_file(&log.path)));
             Start::Cannot(format!("cannot run cleanup '{}': {}", script.display(), errno_text(errno)))
         }
     }
@@ -154,32 +151,68 @@ fn with_marker(
     start(&Launch { marker: None, ..*launch })
 }
 
-/// `cleanup.log` beside the script, else in the private directory.
-fn logs(script: &Path, clpath: &ClPath) -> [PathBuf; 2] {
+/// `cleanup-XXXXXX.log`, with the CLPATH file's own six characters, beside the script, else in the
+/// private directory: a name that no other run, and nobody's own file, has. Where only stderr goes
+/// there, `cleanup-XXXXXX.err.log`.
+fn logs(script: &Path, clpath: &ClPath, to: RawFd) -> [PathBuf; 2] {
     let beside = script.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    [beside.to_owned(), clpath.private_dir()].map(|dir| dir.join("cleanup.log"))
+    let name = clpath.path().file_name().unwrap_or_default().to_string_lossy();
+    let own = name.strip_prefix(CLPATH_PREFIX).unwrap_or(&name);
+    let suffix = if to == 2 { "err.log" } else { "log" };
+    [beside.to_owned(), clpath.private_dir()].map(|dir| dir.join(format!("cleanup-{own}.{suffix}")))
 }
 
-/// The log that an earlier watcher of this CLPATH file has opened.
-pub(super) fn find_log(clpath: &ClPath) -> Option<PathBuf> {
-    let Ok(Hooked::Script(script)) = clpath.read() else { return None };
-    let is_ours = |path: &PathBuf| {
-        std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.uid() == geteuid().as_raw())
+fn is_ours(meta: &Metadata) -> bool {
+    meta.is_file() && meta.uid() == geteuid().as_raw() && meta.nlink() == 1
+}
+
+/// The logs that an earlier watcher of this CLPATH file has opened.
+pub(super) fn find_logs(clpath: &ClPath) -> Vec<Log> {
+    let Ok(Hooked::Script(script)) = clpath.read() else { return Vec::new() };
+    let dead = super::voice::dead_outputs();
+    let open = |path: PathBuf| {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).ok()?;
+        file.metadata().is_ok_and(|meta| is_ours(&meta)).then_some((file, path))
     };
-    logs(&script, clpath).into_iter().find(is_ours)
+    let find = |to| {
+        let (file, path) = logs(&script, clpath, to).into_iter().find_map(open)?;
+        Some(Log { file, path, diversion: Diversion { fds: vec![to], live: !dead.contains(&to) } })
+    };
+    [1, 2].into_iter().filter_map(find).collect()
 }
 
-fn open_log(script: &Path, clpath: &ClPath) -> Option<(File, PathBuf)> {
-    logs(script, clpath).into_iter().find_map(|path| {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags((nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK).bits())
-            .open(&path)
-            .map_err(|e| Error::io("open", &path, &e))
-            .ok()?;
-        file.metadata().ok().filter(|m| m.is_file() && m.uid() == geteuid().as_raw())?;
-        Some((file, path))
+/// Makes the log. A reader that may go is better than a disk that is full; nobody at all is not.
+fn open_log(script: &Path, clpath: &ClPath, diversion: &Diversion) -> Option<Log> {
+    logs(script, clpath, diversion.to()).into_iter().find_map(|path| {
+        let file = create(&path)?;
+        if diversion.live && !has_room(&file) {
+            let _ = std::fs::remove_file(&path);
+            return None;
+        }
+        Some(Log { file, path, diversion: diversion.clone() })
+    })
+}
+
+fn create(path: &Path) -> Option<File> {
+    // What a watcher that was killed just here has left.
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| is_ours(&meta) && meta.len() == 0) {
+        let _ = std::fs::remove_file(path);
+    }
+    let flags = OFlag::O_NOFOLLOW.bits();
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .ok()
+}
+
+fn has_room(file: &File) -> bool {
+    // A file system that does not count its blocks says 0 of 0.
+    nix::sys::statvfs::fstatvfs(file).map_or(true, |vfs| {
+        vfs.blocks() == 0 || vfs.blocks_available().saturating_mul(vfs.fragment_size()) >= ROOM
     })
 }

@@ -24,8 +24,8 @@ pub(super) fn lines(state: &State, account: &Account) -> Vec<String> {
     if !account.left_behind.is_empty() {
         lines.push(format!("the test left running: {}", super::list(&account.left_behind)));
     }
-    if let Some(log) = &account.log {
-        lines.push(format!("stdout or stderr was dead: the cleanup wrote to {}", log.display()));
+    for log in &account.logs {
+        lines.push(format!("not all of the output was read: the cleanup wrote to {}", log.display()));
     }
     if let Some(dir) = &account.kept {
         let dir = shell_escape::escape(dir.to_string_lossy());
@@ -135,7 +135,7 @@ mod tests {
     fn account(rows: Vec<Row>) -> Account {
         let mut account = Account::new(0);
         account.test_ended(Exit::Code(0), 1_234_000_000);
-        account.cleanup_started(2_000_000_000, None);
+        account.cleanup_started(2_000_000_000);
         account.finished(2_500_000_000, rows);
         account
     }

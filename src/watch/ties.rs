@@ -1,7 +1,7 @@
 //! What ties a watcher to its harness: lifelines, hook, deadline, results, the cleanup's output. The
 //! loop's only way into [`crate::harness`]; decides nothing about the test.
 
-use super::follow::{self, Follow, Terminals};
+use super::follow::{self, Diversion, Follow, Log, Progress, Terminals};
 use super::kernel::Inheritance;
 use super::machine::{Event, Notice};
 use super::options::{HarnessDeadline, Options};
@@ -12,14 +12,17 @@ use crate::harness::dropin::{self, DropIn, Installed};
 use crate::harness::lifeline::{Lifelines, session_leader};
 use crate::harness::{self, Choice, Harness, Limit};
 use crate::hook::boottime_ns;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often the cleanup's output is copied on.
 const COPY: Duration = Duration::from_millis(100);
+/// The same where the reader has just taken a part of what is there.
+const CATCH_UP: Duration = Duration::from_millis(5);
 /// How often a lifeline is looked at that the kernel does not tell of.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -34,7 +37,7 @@ pub(super) struct Ties {
     dropin: Option<DropIn>,
     held: Option<File>,
     pub(super) reports: Reports,
-    follow: Option<Follow>,
+    follows: Vec<Follow>,
     told: Option<(u64, u64)>,
 }
 
@@ -86,7 +89,7 @@ impl Ties {
             dropin: None,
             held: None,
             reports: Reports::default(),
-            follow: None,
+            follows: Vec::new(),
             told: None,
         }
     }
@@ -181,51 +184,81 @@ impl Ties {
         self.reports.send(&*self.harness, &format!("TESTWATCHER ({part})"), inheritance);
     }
 
-    /// The descriptors that a cleanup must not be given: those whose reader is gone, or may go.
-    pub(super) fn diverted(&self) -> Vec<RawFd> {
-        let dead = voice::dead_outputs();
-        if dead.is_empty() { follow::outputs_with_a_reader(self.terminals()) } else { dead }
+    /// What a cleanup must not write to directly.
+    pub(super) fn diversions(&self) -> Vec<Diversion> {
+        follow::diversions(self.terminals())
     }
 
     fn terminals(&self) -> Terminals {
         if self.is_bound() { Terminals::Fleeting } else { Terminals::Lasting }
     }
 
-    /// Passes the log on, of which `place` tells the beginning and how far it is passed on already;
-    /// where nobody would read it, answers its path.
-    pub(super) fn follow(&mut self, log: PathBuf, place: (u64, u64)) -> Option<PathBuf> {
-        let Some(to) = self.diverted().first().copied() else { return Some(log) };
-        if voice::dead_outputs().is_empty() {
-            self.follow = Follow::open(log.clone(), to, place);
-        }
-        if self.follow.is_some() { None } else { Some(log) }
+    /// Passes the logs on, of which so much has been passed on already: stdout's and stderr's.
+    pub(super) fn follow(&mut self, logs: Vec<Log>, done: (u64, u64)) {
+        let done_of = |log: &Log| if log.diversion.to() == 2 { done.1 } else { done.0 };
+        self.follows =
+            logs.into_iter().map(|log| (done_of(&log), log)).map(|(n, log)| Follow::new(log, n)).collect();
     }
 
     /// Where a successor would have to go on, if that is news.
     pub(super) fn news_of_place(&mut self) -> Option<(u64, u64)> {
-        let place = self.follow.as_ref()?.place();
+        let place = self.place()?;
         (self.told.replace(place) != Some(place)).then_some(place)
     }
 
-    /// Where a successor would have to go on.
+    /// Where a successor would have to go on: how much of stdout's log, and of stderr's, is passed on.
     pub(super) fn place(&self) -> Option<(u64, u64)> {
-        self.follow.as_ref().map(Follow::place)
+        let done = |to| self.follows.iter().find(|f| f.to() == to).map_or(0, Follow::done);
+        (!self.follows.is_empty()).then(|| (done(1), done(2)))
     }
 
     /// What is to be done again and again; when to come back.
     pub(super) fn tend(&mut self) -> Option<Duration> {
-        let copy = self.follow.as_mut().map(|follow| {
-            follow.copy();
-            COPY
+        let copy = self.follows.iter_mut().filter(|follow| !follow.is_lost()).map(|follow| {
+            let before = follow.done();
+            match follow.copy() {
+                Progress::More => Duration::ZERO,
+                Progress::Stuck if follow.done() != before => CATCH_UP,
+                Progress::Stuck | Progress::Idle => COPY,
+            }
         });
+        let copy = copy.min();
         let look = self.lifelines.need_looking_at().then_some(LOOK);
         let report = self.reports.limit(boottime_ns());
         [copy, look, report].into_iter().flatten().min()
     }
 
-    /// The cleanup's output is over; the log's path if not all of it was read.
-    pub(super) fn finish_output(&mut self) -> Option<PathBuf> {
-        self.follow.take()?.finish()
+    /// The cleanup has ended, and with it its output.
+    pub(super) fn end_output(&mut self) {
+        self.follows.iter_mut().for_each(Follow::end);
+    }
+
+    /// Copies on, and waits for a slow reader, `wake` or `deadline` ([`boottime_ns`]); false when nothing
+    /// is left to wait for.
+    pub(super) fn copy_rest(&mut self, wake: BorrowedFd<'_>, deadline: u64) -> bool {
+        let left = Duration::from_nanos(deadline.saturating_sub(boottime_ns()));
+        let progress: Vec<Progress> = self.follows.iter_mut().map(Follow::copy).collect();
+        if left.is_zero() || progress.iter().all(|p| *p == Progress::Idle) {
+            return false;
+        }
+        if !progress.contains(&Progress::More) {
+            let stuck = self.follows.iter().zip(&progress).filter(|(_, p)| **p == Progress::Stuck);
+            let mut fds: Vec<PollFd<'_>> =
+                stuck.map(|(follow, _)| PollFd::new(follow.output(), PollFlags::POLLOUT)).collect();
+            fds.push(PollFd::new(wake, PollFlags::POLLIN));
+            let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
+        }
+        true
+    }
+
+    /// The cleanup goes on without us: its logs.
+    pub(super) fn leave_output(&mut self) -> Vec<PathBuf> {
+        self.follows.drain(..).map(Follow::into_path).collect()
+    }
+
+    /// The cleanup's output is over; the logs of which not all was read.
+    pub(super) fn finish_output(&mut self) -> Vec<PathBuf> {
+        self.follows.drain(..).filter_map(Follow::finish).collect()
     }
 
     /// Leaves nothing with the harness.
