@@ -64,6 +64,21 @@ impl ClPath {
         name.into()
     }
 
+    /// Whether the private directory is there, and this user's alone.
+    #[must_use]
+    pub fn has_private_dir(&self) -> bool {
+        let mine = |m: std::fs::Metadata| {
+            m.is_dir() && m.uid() == nix::unistd::geteuid().as_raw() && m.mode() & 0o077 == 0
+        };
+        std::fs::symlink_metadata(self.private_dir()).is_ok_and(mine)
+    }
+
+    /// Whether a cleanup has been started.
+    #[must_use]
+    pub fn has_cleanup_marker(&self) -> bool {
+        self.has_private_dir() && self.cleanup_marker().exists()
+    }
+
     /// A file that is there once a cleanup has been started.
     #[must_use]
     pub fn cleanup_marker(&self) -> PathBuf {

@@ -144,3 +144,18 @@ fn the_cleanup_has_a_group_of_its_own_and_the_same_descriptors() {
     assert_eq!(arena.text("stdout"), "to stdout\n");
     assert!(stderr.contains("to stderr\n"));
 }
+
+/// Somebody else's directory of the private one's name, with traps in it, is neither used nor waited for.
+#[test]
+fn a_squatted_private_directory_is_not_used() {
+    if !watch_common::is_root("a_squatted_private_directory_is_not_used") {
+        return;
+    }
+    let arena = arena();
+    let squat = "d=$TESTWATCHER_CLPATH.d; until [ -d $d ]; do :; done; rm -rf $d; mkdir $d
+        mkfifo $d/cleanup-started $d/report; chown -R 65534 $d; echo $d > d
+        echo ./cleanup.sh > $TESTWATCHER_CLPATH";
+    let (status, stderr) = hooked(&arena, squat);
+    assert_eq!((status, arena.text("cleaned").lines().count()), (0, 1), "{stderr}");
+    std::fs::remove_dir_all(arena.text("d").trim()).unwrap();
+}

@@ -191,9 +191,7 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
     }
     let found = match last {
         // Started, and by now perhaps over: never a second time, whatever was told last.
-        None | Some(Word::Test(_) | Word::Killing(_) | Word::Tested(_))
-            if clpath.cleanup_marker().exists() =>
-        {
+        None | Some(Word::Test(_) | Word::Killing(_) | Word::Tested(_)) if clpath.has_cleanup_marker() => {
             cleanup = find_leader(clpath, true);
             Found::Cleanup(outcome)
         }

@@ -36,9 +36,7 @@ use process::{Change, Group, Launch, Members, Place, Process};
 use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
@@ -115,19 +113,11 @@ fn make_clpath(voice: Voice) -> Result<ClPath> {
     Err(own_failure(first_failure.unwrap_or_else(Error::no_state_directory)))
 }
 
-/// The directory first: nobody can guess its name, so nobody can be there before us. The file's name,
-/// once it is there to be seen, says only where something of ours is already.
 fn make_clpath_in(dir: &std::path::Path) -> Result<ClPath> {
     let failed = |e: std::io::Error| Error::io("make a file in", dir, &e);
-    let made = tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).make_in(dir, |path| {
-        let clpath = ClPath::new(path);
-        clpath.make_private_dir()?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        file.inspect_err(|_| {
-            let _ = std::fs::remove_dir(clpath.private_dir());
-        })
-    });
-    let (_, path) = made.map_err(failed)?.keep().map_err(|e| failed(e.error))?;
+    let file =
+        tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
+    let (_, path) = file.keep().map_err(|e| failed(e.error))?;
     Ok(ClPath::new(path))
 }
 
@@ -318,6 +308,7 @@ impl Watcher {
                 }
                 self.tend();
                 // While the command is busy with its own start.
+                self.make_private_dir();
                 self.publish();
                 registry::sweep();
                 Ok(())
@@ -328,6 +319,18 @@ impl Watcher {
                 self.voice.warn(&format!("cannot run '{name}': {why}"));
                 Err(status)
             }
+        }
+    }
+
+    /// The directory for the report, and for entries of a test that has no state directory. A test
+    /// that was quicker has made it itself; what anybody else put there is not used.
+    fn make_private_dir(&self) {
+        let made = self.clpath.make_private_dir();
+        if let Err(e) = made
+            && !self.clpath.has_private_dir()
+        {
+            let why = Error::io("make", self.clpath.private_dir(), &e);
+            self.voice.warn(&format!("the summary will lack entries: {why}"));
         }
     }
 
@@ -736,7 +739,10 @@ impl Watcher {
 
     fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
         // The guard's proof, should we be killed between this start and the word to it.
-        let marker = (self.clpath.cleanup_marker(), self.alarms.as_fd().as_raw_fd());
+        let marker = self
+            .clpath
+            .has_private_dir()
+            .then(|| (self.clpath.cleanup_marker(), self.alarms.as_fd().as_raw_fd()));
         script::Run {
             env: self.environment(Some(outcome)),
             inheritance: self.inheritance,
@@ -879,7 +885,8 @@ impl Watcher {
     /// The last things: terminal, files, guard, summary, exit status.
     fn wind_up(mut self) -> u8 {
         let leaving = self.state.fate == Fate::LeftAlone;
-        self.account.finished(boottime_ns(), self.clpath.report().rows());
+        let rows = if self.clpath.has_private_dir() { self.clpath.report().rows() } else { Vec::new() };
+        self.account.finished(boottime_ns(), rows);
         if let Some(terminal) = &mut self.terminal
             && !leaving
         {
@@ -967,7 +974,9 @@ impl Watcher {
         let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         // The summary sends a person there.
         let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
-        if left {
+        if !self.clpath.has_private_dir() {
+            // None, or somebody else's.
+        } else if left {
             self.account.kept = Some(dir);
         } else if !has_log {
             // Mostly empty.

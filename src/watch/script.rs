@@ -41,7 +41,7 @@ pub(super) struct Run {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Vec<(RawFd, RawFd)>,
-    pub(super) marker: (PathBuf, RawFd),
+    pub(super) marker: Option<(PathBuf, RawFd)>,
 }
 
 /// Starts what the CLPATH file names. `prepare` is told which descriptor of ours a diverted one becomes.
@@ -109,7 +109,7 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
         inheritance: &run.inheritance,
         place: Place::NewGroup,
         descriptors: &run.descriptors,
-        marker: Some((&run.marker.0, run.marker.1)),
+        marker: run.marker.as_ref().map(|(path, fd)| (path.as_path(), *fd)),
     };
     let mut tries = 0;
     let why = loop {
