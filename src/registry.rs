@@ -168,7 +168,7 @@ fn check_private(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every watcher of this user that is alive, sorted by pid. Removes the files of dead ones.
+/// Every watcher of this user that is alive, sorted by pid.
 #[must_use]
 pub fn live() -> Vec<Watcher> {
     live_in(&directory())
@@ -183,15 +183,32 @@ pub fn live_in(dir: &Path) -> Vec<Watcher> {
     let Ok(names) = fs::read_dir(dir) else { return Vec::new() };
     let mut found = Vec::new();
     for path in names.flatten().map(|n| n.path()) {
-        let Some(watcher) = fs::read(&path).ok().and_then(|b| Watcher::parse(&b)) else { continue };
-        if watcher.is_alive() {
-            found.push(watcher);
-        } else {
-            let _ = fs::remove_file(&path);
-        }
+        // Only looked at: a guard that takes over renames its own file over its watcher's, and
+        // somebody who removed what he took for a dead one's would remove that.
+        found.extend(fs::read(&path).ok().and_then(|b| Watcher::parse(&b)).filter(Watcher::is_alive));
     }
     found.sort_by_key(|w| w.pid);
     found
+}
+
+/// How long a dead watcher's file is left for a guard that may be taking over.
+const TAKEOVER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Removes the files of watchers that died without a successor.
+pub fn sweep() {
+    let dir = directory();
+    let Ok(names) = fs::read_dir(&dir) else { return };
+    if check_private(&dir).is_err() {
+        return;
+    }
+    for path in names.flatten().map(|n| n.path()) {
+        let old = fs::symlink_metadata(&path)
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > TAKEOVER));
+        if old && fs::read(&path).is_ok_and(|b| !Watcher::parse(&b).is_some_and(|w| w.is_alive())) {
+            let _ = fs::remove_file(&path);
+        }
+    }
 }
 
 /// The live watcher whose CLPATH file is `clpath`.

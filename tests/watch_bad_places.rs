@@ -152,16 +152,20 @@ fn a_script_on_a_noexec_mount_is_run_by_bash() {
     let set_up = "mount -t tmpfs -o noexec none noexec; cp cleanup.sh noexec";
     let ending = in_namespace(&arena, set_up, "\"$WATCHER\" ./test.sh");
     assert_eq!((ending.status, arena.text("cleaned").trim()), (0, "ended 0"), "{ending:?}");
-    assert!(ending.stderr.contains("is run by bash: its file system is mounted noexec"), "{ending:?}");
+    assert!(
+        ending.stderr.contains("is run by bash: it may not be executed where it is (noexec?)"),
+        "{ending:?}"
+    );
 }
 
 /// Somebody still has it open for writing (ETXTBSY): retried for a moment, then run by bash.
 #[test]
 fn a_script_that_is_still_open_for_writing_is_run() {
     let arena = arena();
-    arena.hooking_test("sleep 1000 3>>cleanup.sh & echo $! > writer; exit 0");
+    arena.hooking_test("exec 3>>cleanup.sh; sleep 1000 & echo $! > writer; exit 0");
     let ending = arena.run(arena.watcher(&["./test.sh"]));
     assert_eq!((ending.status, arena.text("cleaned").trim()), (0, "ended 0"), "{ending:?}");
+    assert!(ending.stderr.contains("is run by bash: it is still being written to"), "{ending:?}");
     let writer = nix::unistd::Pid::from_raw(watch_common::number(&arena, "writer"));
     nix::sys::signal::kill(writer, nix::sys::signal::SIGKILL).unwrap();
 }
@@ -214,4 +218,26 @@ fn remaining_time_is_shown_from_elsewhere() {
     let left: Vec<_> =
         rl_cleanup::registry::live().into_iter().filter(|w| w.clpath == watcher.clpath).collect();
     assert_eq!(left, vec![]);
+}
+
+/// A test that uses up the place: the watcher's own small files are wanted, not needed.
+#[test]
+fn a_place_that_the_test_has_used_up_costs_no_cleanup() {
+    if !able("a_place_that_the_test_has_used_up_costs_no_cleanup") {
+        return;
+    }
+    let arena = arena();
+    arena.hooking_test("for i in {1..100}; do touch /var/tmp/fill.$i || break; done 2>/dev/null; exit 0");
+    let ending =
+        in_namespace(&arena, "mount -t tmpfs -o nr_inodes=12 none /var/tmp", "\"$WATCHER\" ./test.sh");
+    assert_eq!((ending.status, arena.text("cleaned").trim()), (0, "ended 0"), "{ending:?}");
+}
+
+/// What bash cannot run either has not been run: 121, not 0.
+#[test]
+fn a_script_that_nothing_can_run_is_a_cleanup_that_was_not_run() {
+    let arena = arena();
+    std::fs::write(arena.path("cleanup.sh"), b"\x7fELF\x01\x02\x03\x00 no such thing").unwrap();
+    let ending = arena.run(arena.watcher(&["./test.sh"]));
+    assert_eq!(ending.status, 121, "{ending:?}");
 }

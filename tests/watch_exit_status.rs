@@ -166,6 +166,25 @@ fn sigterm_leaves_everything_as_it_is() {
     std::fs::remove_dir_all(format!("{clpath}.d")).unwrap();
 }
 
+/// systemd sends SIGHUP right behind SIGTERM: it is SIGTERM that counts, whichever is read first.
+#[test]
+fn sigterm_counts_whatever_comes_with_it() {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    let arena = Arena::new();
+    arena.hooking_test("echo $TESTWATCHER_CLPATH > clpath; echo $$ > pid; exec sleep 1000");
+    arena.script("cleanup.sh", "touch cleaned");
+    let run = arena.start(arena.watcher(&["./test.sh"]));
+    let test = watch_common::number(&arena, "pid");
+    run.signal(SIGSTOP).signal(SIGTERM).signal(SIGHUP).signal(SIGINT).signal(SIGCONT);
+    let ending = run.end();
+    assert_eq!(ending.status, 143, "{ending:?}");
+    assert!(watch_common::is_alive(test) && !arena.exists("cleaned"), "{ending:?}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(test), nix::sys::signal::SIGKILL).unwrap();
+    let clpath = arena.text("clpath").trim().to_owned();
+    std::fs::remove_file(&clpath).unwrap();
+    std::fs::remove_dir_all(format!("{clpath}.d")).unwrap();
+}
+
 #[test]
 fn sigterm_can_be_made_a_persons_interrupt() {
     let arena = Arena::new();

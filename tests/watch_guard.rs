@@ -88,7 +88,7 @@ fn a_guard_is_silent_and_leaves_with_its_watcher() {
     let run = arena.start(arena.watch(&["--quiet", "./test.sh"]));
     until("the clpath", || arena.text("clpath").ends_with('\n'));
     let clpath = arena.text("clpath").trim().to_owned();
-    assert_eq!(guards_of(&clpath).len(), 1);
+    until("one guard", || guards_of(&clpath).len() == 1);
     std::fs::write(arena.path("gate"), "go\n").unwrap();
     let ending = run.end();
     assert_eq!((ending.status, ending.stderr.as_str()), (0, ""));
@@ -269,9 +269,16 @@ fn every_order_of_kills_ends_with_one_cleanup() {
     println!("{} orders tried at two paces, 0 lost", orders.len());
 }
 
-/// A watcher inside a watched test dies with it, and its guard runs its cleanup too.
+/// A watcher inside a watched test dies with it, and its guard runs its cleanup too, whatever the outer
+/// one's reach.
 #[test]
 fn a_nested_watcher_is_cleaned_up_after_as_well() {
+    for scope in ["group", "tree"] {
+        nested(scope);
+    }
+}
+
+fn nested(scope: &str) {
     let arena = Arena::new();
     arena.script(
         "inner.sh",
@@ -281,7 +288,7 @@ fn a_nested_watcher_is_cleaned_up_after_as_well() {
     arena.script("inner-cleanup.sh", "echo $TESTWATCHER_OUTCOME >> inner.cleaned");
     arena.hooking_test(&format!("{} ./inner.sh", watch_common::WATCHER));
     arena.script("cleanup.sh", "echo $TESTWATCHER_OUTCOME >> outer.cleaned");
-    let run = arena.start(arena.watcher(&["./test.sh"]));
+    let run = arena.start(arena.watch(&["--kill", scope, "./test.sh"]));
     let inner = number(&arena, "inner.pid");
     run.signal(Signal::SIGINT);
     assert_eq!(run.end().status, 130);

@@ -48,7 +48,7 @@ fn plainly_started() {
 
 #[test]
 fn with_other_descriptors_limits_umask_and_niceness() {
-    same("exec 7<look 9>>../nine; ulimit -n 200; ulimit -c 0; umask 027; exec nice -n 3");
+    same("exec 7<../look 9>>../nine; ulimit -n 200; ulimit -c 0; umask 027; exec nice -n 3");
     same("cd ../sub; exec 3</dev/null 20</dev/zero; exec");
 }
 

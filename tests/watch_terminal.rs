@@ -205,6 +205,8 @@ fn interrupts_reach_the_watcher_whoever_holds_the_terminal() {
             "trap '' INT QUIT; read -r x; echo up; sleep 1000",
             "trap 'echo caught' INT QUIT; read -r x; echo up; while :; do sleep 1000; done",
             "read -r x; echo up; read -r y",
+            // It may signal its own group without getting rid of whoever listens for it.
+            "trap '' INT QUIT; trap : USR1 TERM; read -r x; kill -USR1 0; kill -TERM 0; echo up; sleep 1000",
         ] {
             let mut person = Person::sits_down(arena(test));
             person.runs_line("beakerlib-testwatcher ./test.sh");
@@ -322,6 +324,35 @@ fn the_settings_are_as_before() {
         assert_eq!(person.arena.text("before"), person.arena.text("after"), "{test}");
         person.leaves();
     }
+}
+
+/// A terminal that was never lent belongs to others: whoever pages our output set it up for that.
+#[test]
+fn somebody_elses_settings_stay() {
+    if !able("somebody_elses_settings_stay") {
+        return;
+    }
+    let mut person = Person::sits_down(arena("touch up; read x < gate"));
+    nix::unistd::mkfifo(&person.arena.path("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    person.runs_line(
+        "beakerlib-testwatcher ./test.sh | (stty -icanon < /dev/tty; echo go > gate; cat; stty -a < /dev/tty > during; stty sane < /dev/tty)",
+    );
+    person.runs_line("echo over-$((6*7))").sees("over-42");
+    assert!(person.arena.text("during").contains("-icanon"), "{}", person.arena.text("during"));
+    person.leaves();
+}
+
+/// The one who listens for keys is nobody that a test has left behind.
+#[test]
+fn the_sentinel_is_not_left_behind() {
+    if !able("the_sentinel_is_not_left_behind") {
+        return;
+    }
+    let mut person = Person::sits_down(arena("read -r x"));
+    person.runs_line("beakerlib-testwatcher ./test.sh 2> said").types("line\n").sees("cleanup-ended 0");
+    assert_eq!(person.status(), 0);
+    assert!(!person.arena.text("said").contains("left running"), "{}", person.arena.text("said"));
+    person.leaves();
 }
 
 /// tostop, no controlling terminal, closed stdin, background, pipeline: no hang.

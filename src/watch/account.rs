@@ -16,6 +16,8 @@ pub(super) struct Account {
     finished: u64,
     rows: Vec<Row>,
     test_known: bool,
+    /// Whether the cleanup could not be executed as it is.
+    pub(super) started_by_bash: bool,
     /// What a test that ended by itself left running.
     pub(super) left_behind: Vec<Process>,
     /// Where the cleanup's output can be read that did not get where the test's did.
@@ -149,6 +151,8 @@ fn cleanup_status(fate: Fate, account: &Account, answer: Answer) -> u8 {
         Fate::Cut | Fate::Unusable => 121,
         Fate::Finished(Exit::Signal(_)) => 121,
         Fate::Finished(_) if account.broke_off() => 121,
+        // What bash cannot run either has not been run.
+        Fate::Finished(Exit::Code(126 | 127)) if account.started_by_bash && account.rows.is_empty() => 121,
         Fate::Finished(exit) if answer == Answer::Strict && account.an_entry_failed(exit) => 121,
         Fate::Finished(_) | Fate::Absent | Fate::Pending | Fate::Postponed | Fate::LeftAlone => 0,
     }

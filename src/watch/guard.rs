@@ -11,7 +11,7 @@ use super::machine::{Found, Outcome};
 use super::process::{has_in_environment, has_variable, processes};
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{ForkResult, Pid, pipe2, read, setsid, write};
 use std::ffi::CString;
 use std::mem::discriminant;
@@ -66,6 +66,8 @@ pub enum Side {
 /// No descriptor or process is to be had.
 pub fn start(clpath: &ClPath) -> nix::Result<Side> {
     let (ears, line) = pipe2(OFlag::O_CLOEXEC)?;
+    // Only our end: a guard that somebody has stopped must not stop us when the pipe is full.
+    fcntl(&line, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     match fork()? {
         ForkResult::Parent { child } => Ok(Side::Watcher(Guard { pid: child, line })),
         ForkResult::Child => {
@@ -138,10 +140,10 @@ pub struct Inheriting {
     pub copied: Option<(u64, u64)>,
 }
 
-/// Listens until the watcher is gone. `None`: it told us to leave.
+/// Listens until the watcher is gone; `story` is what was so at the fork. `None`: it told us to leave.
 #[must_use]
-pub fn listen(line: &OwnedFd, clpath: &ClPath) -> Option<Inheriting> {
-    let (mut text, mut words) = (Vec::new(), Vec::new());
+pub fn listen(line: &OwnedFd, clpath: &ClPath, story: Vec<Word>) -> Option<Inheriting> {
+    let (mut text, mut words) = (Vec::new(), story);
     let mut buffer = [0; 512];
     loop {
         match read(line, &mut buffer) {
@@ -188,6 +190,13 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         last = Some(*word);
     }
     let found = match last {
+        // Started, and by now perhaps over: never a second time, whatever was told last.
+        None | Some(Word::Test(_) | Word::Killing(_) | Word::Tested(_))
+            if clpath.cleanup_marker().exists() =>
+        {
+            cleanup = find_leader(clpath, true);
+            Found::Cleanup(outcome)
+        }
         None => {
             // It died before it could name the test. One that is over by now may have hooked something.
             test = find_leader(clpath, false);
@@ -195,11 +204,6 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         }
         Some(Word::Test(_)) => Found::Test,
         Some(Word::Killing(_)) => Found::Killing(outcome),
-        // Started, and by now perhaps over: never a second time.
-        Some(Word::Tested(_)) if clpath.cleanup_marker().exists() => {
-            cleanup = find_leader(clpath, true);
-            Found::Cleanup(outcome)
-        }
         Some(Word::Tested(_)) => Found::Tested(outcome),
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
         Some(Word::CleanupKilling | Word::Copied(..) | Word::Leave) => Found::CleanupKilling(outcome),

@@ -36,8 +36,9 @@ use process::{Change, Group, Launch, Members, Place, Process};
 use signals::{Alarm, Alarms, Signals};
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use terminal::{Heard, Terminal};
@@ -114,11 +115,19 @@ fn make_clpath(voice: Voice) -> Result<ClPath> {
     Err(own_failure(first_failure.unwrap_or_else(Error::no_state_directory)))
 }
 
+/// The directory first: nobody can guess its name, so nobody can be there before us. The file's name,
+/// once it is there to be seen, says only where something of ours is already.
 fn make_clpath_in(dir: &std::path::Path) -> Result<ClPath> {
     let failed = |e: std::io::Error| Error::io("make a file in", dir, &e);
-    let file =
-        tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
-    let (_, path) = file.keep().map_err(|e| failed(e.error))?;
+    let made = tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).make_in(dir, |path| {
+        let clpath = ClPath::new(path);
+        clpath.make_private_dir()?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        file.inspect_err(|_| {
+            let _ = std::fs::remove_dir(clpath.private_dir());
+        })
+    });
+    let (_, path) = made.map_err(failed)?.keep().map_err(|e| failed(e.error))?;
     Ok(ClPath::new(path))
 }
 
@@ -210,12 +219,13 @@ impl Watcher {
 
     /// The copy's way: waits for the watcher's end, takes over if it has to, and never returns.
     fn become_guard(&mut self, line: &OwnedFd) -> ! {
+        let story = self.story();
         // What belongs to the watcher alone: its guard's line, its terminal, its children.
         self.guard = None;
         self.terminal = None;
         self.queue.clear();
         let ties = self.ties.of_guard();
-        let status = match guard::listen(line, &self.clpath) {
+        let status = match guard::listen(line, &self.clpath, story) {
             None => 0,
             Some(found) => match self.heir(ties) {
                 Ok(heir) => heir.take_over(found),
@@ -248,7 +258,9 @@ impl Watcher {
     /// Somebody killed the guard: another one, told everything that matters.
     fn replace_guard(&mut self) {
         self.guard = None;
-        if self.guards_left == 0 || self.state.phase == Phase::Done {
+        // After a request for a reboot it was told to leave.
+        let done = self.state.phase == Phase::Done || self.state.fate == Fate::Postponed;
+        if self.guards_left == 0 || done {
             return;
         }
         self.guards_left -= 1;
@@ -258,27 +270,27 @@ impl Watcher {
 
     /// Tells a new guard where we are.
     fn brief_guard(&self) {
-        if let Some(test) = &self.test {
-            self.tell_guard(Word::Test(test.group.leader()));
-        }
+        self.story().into_iter().for_each(|word| self.tell_guard(word));
+    }
+
+    /// Where we are, in a guard's words.
+    fn story(&self) -> Vec<Word> {
+        let mut story: Vec<Word> = self.test.iter().map(|t| Word::Test(t.group.leader())).collect();
         let outcome = self.state.outcome.unwrap_or(Outcome::WatcherLost);
         match self.state.phase {
             Phase::Test | Phase::Done => {}
-            Phase::Killing => self.tell_guard(Word::Killing(outcome)),
-            Phase::Settling => self.tell_guard(Word::Tested(outcome)),
+            Phase::Killing => story.push(Word::Killing(outcome)),
+            Phase::Settling => story.push(Word::Tested(outcome)),
             Phase::Cleanup(_) | Phase::CleanupKilling => {
-                self.tell_guard(Word::Tested(outcome));
-                if let Some(cleanup) = &self.cleanup {
-                    self.tell_guard(Word::Cleanup(cleanup.group.leader()));
-                }
-                if let Some((from, done)) = self.ties.place() {
-                    self.tell_guard(Word::Copied(from, done));
-                }
+                story.push(Word::Tested(outcome));
+                story.extend(self.cleanup.iter().map(|c| Word::Cleanup(c.group.leader())));
+                story.extend(self.ties.place().map(|(from, done)| Word::Copied(from, done)));
                 if self.state.phase == Phase::CleanupKilling {
-                    self.tell_guard(Word::CleanupKilling);
+                    story.push(Word::CleanupKilling);
                 }
             }
         }
+        story
     }
 
     /// Starts the command. `Err`: it could not be; the exit status, with its sentence said.
@@ -305,9 +317,9 @@ impl Watcher {
                     self.alarms.set(Alarm::TestLimit, limit);
                 }
                 self.tend();
-                // Both while the command is busy with its own start.
-                self.make_private_dir();
+                // While the command is busy with its own start.
                 self.publish();
+                registry::sweep();
                 Ok(())
             }
             Err(failure) => {
@@ -316,19 +328,6 @@ impl Watcher {
                 self.voice.warn(&format!("cannot run '{name}': {why}"));
                 Err(status)
             }
-        }
-    }
-
-    /// The directory for the report, and for entries of a test that has no state directory. A test
-    /// that was quicker has made it itself.
-    fn make_private_dir(&self) {
-        let dir = self.clpath.private_dir();
-        let made = self.clpath.make_private_dir().or_else(|e| match std::fs::symlink_metadata(&dir) {
-            Ok(meta) if meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() => Ok(()),
-            _ => Err(e),
-        });
-        if let Err(e) = made {
-            self.voice.warn(&format!("the summary will lack entries: {}", Error::io("make", &dir, &e)));
         }
     }
 
@@ -379,7 +378,6 @@ impl Watcher {
             // The leader is gone; members of its group may be left.
             self.test = Some(Ward { ended: true, ..Ward::child(leader) });
         }
-        self.account.watcher_lost();
         // Killed before it started anything: nothing to say, only to sweep.
         let nothing_started = found.test.is_none()
             && matches!(found.found, Found::Tested(Outcome::WatcherLost))
@@ -395,6 +393,7 @@ impl Watcher {
         if nothing_started {
             return self.wind_up();
         }
+        self.account.watcher_lost();
         self.voice.warn("the watcher was killed; its guard goes on");
         self.brief_guard();
         self.publish();
@@ -448,14 +447,17 @@ impl Watcher {
             poll(&mut fds, PollTimeout::NONE)
         };
         if readable.is_err_and(|e| e != Errno::EINTR) {
-            // Nothing sensible can be done without poll(2); the guard will clean up.
-            self.queue.push_back(Event::Terminate);
-            return;
+            // Nothing sensible can be done without poll(2); the guard goes on, as after a SIGKILL.
+            std::process::abort();
         }
         self.hear_terminal(PollTimeout::ZERO);
-        while let Some(signal) = self.signals.next() {
-            self.on_signal(signal);
+        let signals: Vec<Signal> = std::iter::from_fn(|| self.signals.next()).collect();
+        if signals.contains(&Signal::SIGTERM) && self.options.sigterm == SigtermPolicy::Exit {
+            // Whatever came with it, and systemd sends SIGHUP too: the machine goes down.
+            self.queue.push_front(Event::Terminate);
+            return;
         }
+        signals.into_iter().for_each(|signal| self.on_signal(signal));
         self.look_at_adopted();
         self.queue.extend(self.ties.look());
         for alarm in self.alarms.over() {
@@ -697,10 +699,11 @@ impl Watcher {
         self.alarms.cancel(Alarm::Settle);
         let outcome = self.state.outcome.unwrap_or(Outcome::WatcherLost);
         self.tell_guard(Word::Tested(outcome));
+        // While the sentinel is still known as ours.
+        self.account.left_behind = self.left_behind();
         if let Some(terminal) = &mut self.terminal {
             terminal.forget_group();
         }
-        self.account.left_behind = self.left_behind();
         let diversions = self.ties.diversions();
         let launch = |to_logs| self.cleanup_launch(outcome, to_logs);
         let (event, started) = match script::start(&self.clpath, &diversions, launch) {
@@ -710,6 +713,7 @@ impl Watcher {
                 (Some(Event::CannotClean), None)
             }
             script::Start::Running { pid, remark, logs } => {
+                self.account.started_by_bash = remark.is_some();
                 if let Some(remark) = remark {
                     self.voice.warn(&remark);
                 }
@@ -732,9 +736,7 @@ impl Watcher {
 
     fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
         // The guard's proof, should we be killed between this start and the word to it.
-        let marker = self.clpath.cleanup_marker();
-        let marker =
-            marker.parent().is_some_and(|d| d.is_dir()).then(|| (marker, self.alarms.as_fd().as_raw_fd()));
+        let marker = (self.clpath.cleanup_marker(), self.alarms.as_fd().as_raw_fd());
         script::Run {
             env: self.environment(Some(outcome)),
             inheritance: self.inheritance,
@@ -746,31 +748,34 @@ impl Watcher {
     /// Who is left of a test that ended by itself; nobody is asked where nobody can be.
     fn left_behind(&self) -> Vec<Process> {
         let Some(test) = &self.test else { return Vec::new() };
-        let ended = matches!(self.state.outcome, Some(Outcome::Ended(_)));
-        let alone = test.group.is_empty() && !process::has_other_children(&self.ours());
+        let (ended, ours) = (matches!(self.state.outcome, Some(Outcome::Ended(_))), self.ours());
+        let alone = test.group.is_empty() && !process::has_other_children(&ours);
         if !ended || self.state.reach == Reach::Tree || alone {
             return Vec::new();
         }
-        let mut left = process::descendants(&self.ours());
+        let mut left = process::descendants(&ours);
         if let Members::Living(members) = test.group.members() {
-            let unknown: Vec<_> =
-                members.into_iter().filter(|m| left.iter().all(|p| p.pid != m.pid)).collect();
-            left.extend(unknown);
+            let known: Vec<Pid> = left.iter().map(|p| p.pid).chain(ours).collect();
+            left.extend(members.into_iter().filter(|m| !known.contains(&m.pid)));
         }
         left
     }
 
     fn say(&mut self, notice: Notice) {
-        let ewd = self.alarms.due_at(Alarm::CleanupLimit);
+        if notice == Notice::Leaving {
+            // First of all: should a SIGKILL follow, the guard must not take it for an accident.
+            self.tell_guard(Word::Leave);
+        }
         let line = match notice {
             Notice::TestInterrupted => "interrupted: the test is killed, its cleanup comes next".to_owned(),
             Notice::LocalWatchdog if self.state.phase == Phase::Killing => {
                 "time is up (local watchdog): the test is killed, its cleanup comes next".to_owned()
             }
-            Notice::LocalWatchdog => match ewd {
-                Some(_) => "time is up (local watchdog) again: nothing changes".to_owned(),
-                None => format!("time is up (local watchdog): the cleanup has {} left", self.options.ewd),
-            },
+            Notice::LocalWatchdog => {
+                let left =
+                    self.options.cleanup_limit.map_or(self.options.ewd, |own| own.min(self.options.ewd));
+                format!("time is up (local watchdog): the cleanup has at most {left} left")
+            }
             Notice::TimeLimit => "time limit over: the test is killed, its cleanup comes next".to_owned(),
             Notice::ExternalWatchdog => "the cleanup's time is over: it is killed".to_owned(),
             Notice::CleanupInterrupted => "interrupted again: the cleanup is killed".to_owned(),

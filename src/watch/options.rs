@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A span of whole seconds, at least one: `90`, `90s`, `10m`, `1h 30m`, `2d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(u64);
 
 impl Duration {

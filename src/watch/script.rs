@@ -41,7 +41,7 @@ pub(super) struct Run {
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) inheritance: Inheritance,
     pub(super) descriptors: Vec<(RawFd, RawFd)>,
-    pub(super) marker: Option<(PathBuf, RawFd)>,
+    pub(super) marker: (PathBuf, RawFd),
 }
 
 /// Starts what the CLPATH file names. `prepare` is told which descriptor of ours a diverted one becomes.
@@ -109,11 +109,11 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
         inheritance: &run.inheritance,
         place: Place::NewGroup,
         descriptors: &run.descriptors,
-        marker: run.marker.as_ref().map(|(path, fd)| (path.as_path(), *fd)),
+        marker: Some((&run.marker.0, run.marker.1)),
     };
     let mut tries = 0;
     let why = loop {
-        match launch.start_as(script.as_os_str()) {
+        match with_marker(&launch, |launch| launch.start_as(script.as_os_str())) {
             Ok(pid) => return Ok((pid, None)),
             // Still open for writing somewhere (execve(2)); that is mostly over at once.
             Err(Failure(Errno::ETXTBSY)) if tries < 20 => {
@@ -121,7 +121,7 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(Failure(Errno::ENOEXEC)) => break "it has no #! line",
-            Err(Failure(Errno::EACCES)) => break "its file system is mounted noexec",
+            Err(Failure(Errno::EACCES)) => break "it may not be executed where it is (noexec?)",
             Err(Failure(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => {
                 break "the interpreter in its #! line cannot be found";
             }
@@ -129,10 +129,26 @@ fn run_script(script: &Path, run: &Run) -> Result<(Pid, Option<String>), Errno> 
             Err(Failure(errno)) => return Err(errno),
         }
     };
-    match launch.start_by_bash() {
+    match with_marker(&launch, |launch| launch.start_by_bash()) {
         Ok(pid) => Ok((pid, Some(format!("cleanup '{}' is run by bash: {why}", script.display())))),
         Err(Failure(errno)) => Err(errno),
     }
+}
+
+/// Starts with the marker, or without it where it cannot be made: on a full disk, say. After a start
+/// that failed the marker must not tell of one that did not happen.
+fn with_marker(
+    launch: &Launch<'_>,
+    start: impl Fn(&Launch<'_>) -> Result<Pid, Failure>,
+) -> Result<Pid, Failure> {
+    let first = start(launch);
+    if first.is_ok() {
+        return first;
+    }
+    if let Some((path, _)) = launch.marker {
+        let _ = std::fs::remove_file(path);
+    }
+    start(&Launch { marker: None, ..*launch })
 }
 
 /// `cleanup-XXXXXX.log`, with the CLPATH file's own six characters, beside the script, else in the

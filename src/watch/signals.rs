@@ -31,12 +31,6 @@ const WATCHED: [Signal; 9] = [
 /// The blocked signals, read one by one.
 pub struct Signals(SignalFd);
 
-/// The signals the watcher reacts to, as a mask.
-#[must_use]
-pub fn watched() -> SigSet {
-    WATCHED.into_iter().collect()
-}
-
 impl Signals {
     /// Blocks the signals; also returns the mask from before.
     ///
@@ -44,7 +38,7 @@ impl Signals {
     /// No descriptor is to be had.
     pub fn block() -> Result<(Self, SigSet)> {
         let failed = |e: Errno| Error::os("wait for signals with", "signalfd", e);
-        let watched = watched();
+        let watched: SigSet = WATCHED.into_iter().collect();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched), Some(&mut before)).map_err(failed)?;
         let fd =

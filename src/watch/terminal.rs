@@ -7,10 +7,10 @@
 
 use super::kernel::Inheritance;
 use super::process::{Group, Launch, Place, kill_one, own_program};
-use super::signals::{Signals, watched};
+use super::signals::Signals;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, pipe2, read, tcgetpgrp, tcsetpgrp, write};
@@ -32,7 +32,8 @@ pub enum Heard {
 /// The controlling terminal of this process.
 pub struct Terminal {
     tty: OwnedFd,
-    /// The settings at the start, to be put back at the end.
+    /// The settings when it was first lent, to be put back at the end. A terminal that was never lent
+    /// is somebody else's business: a pager's in the same pipeline, say.
     settings: Option<Termios>,
     lent: Option<Group>,
     sentinel: Option<Sentinel>,
@@ -40,7 +41,8 @@ pub struct Terminal {
 
 struct Sentinel {
     pid: Pid,
-    ears: OwnedFd,
+    /// `None` once it is dead and not yet reaped.
+    ears: Option<OwnedFd>,
 }
 
 impl Terminal {
@@ -48,8 +50,7 @@ impl Terminal {
     #[must_use]
     pub fn open() -> Option<Self> {
         let tty = open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty()).ok()?;
-        let settings = tcgetattr(&tty).ok();
-        Some(Self { tty, settings, lent: None, sentinel: None })
+        Some(Self { tty, settings: None, lent: None, sentinel: None })
     }
 
     /// Whether the watcher's own group holds the terminal.
@@ -68,6 +69,9 @@ impl Terminal {
     pub fn lend(&mut self, group: Group, inheritance: &Inheritance) -> bool {
         if !self.is_ours() && self.lent != Some(group) {
             return false;
+        }
+        if self.settings.is_none() {
+            self.settings = self.settings_now();
         }
         // First the sentinel: no key may find the group alone.
         if self.sentinel.is_none() {
@@ -105,7 +109,8 @@ impl Terminal {
             && self.is_ours()
             && tcgetattr(&self.tty).is_ok_and(|now| now != before)
         {
-            let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, &before);
+            // Not TCSADRAIN, which waits for a console that somebody has stopped.
+            let _ = tcsetattr(&self.tty, SetArg::TCSANOW, &before);
         }
     }
 
@@ -117,10 +122,10 @@ impl Terminal {
 
     /// Puts settings in place.
     pub fn apply(&self, settings: &Termios) {
-        let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, settings);
+        let _ = tcsetattr(&self.tty, SetArg::TCSANOW, settings);
     }
 
-    /// The settings at the start.
+    /// The settings when it was first lent.
     #[must_use]
     pub fn settings_at_start(&self) -> Option<&Termios> {
         self.settings.as_ref()
@@ -140,23 +145,25 @@ impl Terminal {
     /// What to poll for [`Terminal::hear`].
     #[must_use]
     pub fn ears(&self) -> Option<BorrowedFd<'_>> {
-        self.sentinel.as_ref().map(|s| s.ears.as_fd())
+        self.sentinel.as_ref()?.ears.as_ref().map(AsFd::as_fd)
     }
 
     /// What the sentinel has heard, waiting at most `patience`.
     pub fn hear(&mut self, patience: PollTimeout) -> Option<Heard> {
-        let sentinel = self.sentinel.as_ref()?;
-        let mut fds = [PollFd::new(sentinel.ears.as_fd(), PollFlags::POLLIN)];
+        let sentinel = self.sentinel.as_mut()?;
+        let ears = sentinel.ears.as_ref()?;
+        let mut fds = [PollFd::new(ears.as_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut fds, patience), Ok(1)) {
             return None;
         }
         let mut byte = [0];
-        match read(&sentinel.ears, &mut byte) {
+        match read(ears, &mut byte) {
             Ok(1) if byte[0] == b'z' => Some(Heard::Stop),
             Ok(1) if byte[0] == b'h' => Some(Heard::Hangup),
             Ok(1) => Some(Heard::Interrupt),
+            // Dead; SIGCHLD will say so, and have it replaced.
             _ => {
-                self.sentinel = None;
+                sentinel.ears = None;
                 None
             }
         }
@@ -167,8 +174,9 @@ impl Sentinel {
     fn start(group: Group, inheritance: &Inheritance) -> Option<Self> {
         let (ears, mouth) = pipe2(OFlag::O_CLOEXEC).ok()?;
         let argv = [SENTINEL_NAME.into()];
-        // Born with everything blocked, so that a key pressed in this moment waits for it.
-        let inheritance = Inheritance { mask: watched(), ..*inheritance };
+        // Born with everything blocked: a key pressed in this moment waits for it, and no signal that
+        // the test sends to its own group ends it.
+        let inheritance = Inheritance { mask: SigSet::all(), ..*inheritance };
         let launch = Launch {
             argv: &argv,
             env: &[],
@@ -179,7 +187,7 @@ impl Sentinel {
             marker: None,
         };
         let pid = launch.start_as(&own_program()?).ok()?;
-        Some(Self { pid, ears })
+        Some(Self { pid, ears: Some(ears) })
     }
 }
 
