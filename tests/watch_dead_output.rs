@@ -357,9 +357,8 @@ fn named_log(summary: &str) -> &str {
 #[test]
 fn a_file_of_the_user_s_own() {
     let arena = Arena::new();
-    let body = "for f in mine \"cleanup-${TESTWATCHER_CLPATH: -6}.log\"; do ls \"$f\"; done";
+    let body = "echo mine > cleanup.log; for f in mine \"cleanup-${TESTWATCHER_CLPATH: -6}.log\"; do ls \"$f\"; done";
     arena.script("cleanup.sh", body);
-    fs::write(arena.path("cleanup.log"), "mine\n").unwrap();
     fs::write(arena.path("mine"), "mine too\n").unwrap();
     // The test itself lays a link where the log would be.
     arena.hooking_test(
