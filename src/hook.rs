@@ -73,6 +73,16 @@ impl ClPath {
         std::fs::symlink_metadata(self.private_dir()).is_ok_and(mine)
     }
 
+    /// Removes the file and, if it is ours, the private directory with all that is in it.
+    pub fn remove(&self) {
+        let _ = std::fs::remove_file(&self.0);
+        let dir = self.private_dir();
+        // Mostly empty.
+        if std::fs::remove_dir(&dir).is_err() && self.has_private_dir() {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+    }
+
     /// Whether a cleanup has been started.
     #[must_use]
     pub fn has_cleanup_marker(&self) -> bool {

@@ -123,6 +123,7 @@ pub(super) fn status(caller: &Caller, as_json: bool) -> Result<()> {
     };
     let entries = store.map(load_buffer).transpose()?.map(|b| b.entries().len());
     let hook = store.map(|s| caller.hook_state(&s.script_path()));
+    registry::sweep();
     let watchers = registry::live();
     if as_json {
         let watchers: Vec<Value> = watchers.iter().map(watcher_json).collect();

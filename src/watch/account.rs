@@ -16,6 +16,7 @@ pub(super) struct Account {
     finished: u64,
     rows: Vec<Row>,
     test_known: bool,
+    taken_over: bool,
     /// Whether the cleanup could not be executed as it is.
     pub(super) started_by_bash: bool,
     /// What a test that ended by itself left running.
@@ -44,6 +45,7 @@ impl Account {
 
     /// The watcher was killed: nobody knows when the test started.
     pub(super) fn watcher_lost(&mut self) {
+        self.taken_over = true;
         self.test_known = true;
     }
 
@@ -70,6 +72,11 @@ impl Account {
     /// Whether there was a test at all.
     pub(super) fn has_test(&self) -> bool {
         self.test_known
+    }
+
+    /// Whether a cleanup was started, by us or by the watcher we took over from.
+    pub(super) fn has_cleanup(&self) -> bool {
+        self.cleanup_started.is_some() || self.taken_over
     }
 
     /// Nanoseconds from the start to the test's end or kill.

@@ -48,6 +48,9 @@ pub enum Word {
     CleanupKilling,
     /// So many bytes of the cleanup's logs, stdout's and stderr's, have been passed on.
     Copied(u64, u64),
+    /// All is over: remove the CLPATH file and its directory, and leave. The watcher has other things
+    /// to end meanwhile.
+    Sweep,
     /// Leave, and do nothing.
     Leave,
 }
@@ -104,6 +107,7 @@ impl Word {
             Self::Cleanup(pid) => format!("cleanup {pid}\n"),
             Self::CleanupKilling => "cleanup-killing\n".into(),
             Self::Copied(from, done) => format!("copied {from}-{done}\n"),
+            Self::Sweep => "sweep\n".into(),
             Self::Leave => "leave\n".into(),
         }
     }
@@ -121,6 +125,7 @@ impl Word {
                 let (from, done) = rest.split_once('-')?;
                 Some(Self::Copied(from.parse().ok()?, done.parse().ok()?))
             }
+            "sweep" => Some(Self::Sweep),
             "leave" => Some(Self::Leave),
             _ => None,
         }
@@ -153,7 +158,11 @@ pub fn listen(line: &OwnedFd, clpath: &ClPath, story: Vec<Word>) -> Option<Inher
             Err(_) => break,
         }
         fold(&mut text, &mut words);
-        if words.last() == Some(&Word::Leave) {
+        if words.contains(&Word::Sweep) {
+            clpath.remove();
+            return None;
+        }
+        if words.contains(&Word::Leave) {
             return None;
         }
     }
@@ -185,7 +194,7 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
                 copied = Some((from, done));
                 continue;
             }
-            Word::Leave => return None,
+            Word::Sweep | Word::Leave => return None,
         }
         last = Some(*word);
     }
@@ -204,7 +213,9 @@ fn conclude(words: &[Word], clpath: &ClPath) -> Option<Inheriting> {
         Some(Word::Killing(_)) => Found::Killing(outcome),
         Some(Word::Tested(_)) => Found::Tested(outcome),
         Some(Word::Cleanup(_)) => Found::Cleanup(outcome),
-        Some(Word::CleanupKilling | Word::Copied(..) | Word::Leave) => Found::CleanupKilling(outcome),
+        Some(Word::CleanupKilling | Word::Copied(..) | Word::Sweep | Word::Leave) => {
+            Found::CleanupKilling(outcome)
+        }
     };
     Some(Inheriting { found, test, cleanup, copied })
 }

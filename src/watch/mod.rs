@@ -310,7 +310,6 @@ impl Watcher {
                 // While the command is busy with its own start.
                 self.make_private_dir();
                 self.publish();
-                registry::sweep();
                 Ok(())
             }
             Err(failure) => {
@@ -885,7 +884,9 @@ impl Watcher {
     /// The last things: terminal, files, guard, summary, exit status.
     fn wind_up(mut self) -> u8 {
         let leaving = self.state.fate == Fate::LeftAlone;
-        let rows = if self.clpath.has_private_dir() { self.clpath.report().rows() } else { Vec::new() };
+        // Where no cleanup was started, nobody reported.
+        let reported = self.account.has_cleanup() && self.clpath.has_private_dir();
+        let rows = if reported { self.clpath.report().rows() } else { Vec::new() };
         self.account.finished(boottime_ns(), rows);
         if let Some(terminal) = &mut self.terminal
             && !leaving
@@ -894,14 +895,17 @@ impl Watcher {
         }
         self.end_ties();
         if !leaving {
-            self.remove_files();
+            self.end_files();
         }
-        self.tell_guard(Word::Leave);
         self.registry_entry("").withdraw();
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
         self.await_guard();
+        if !leaving && self.account.kept.is_none() && self.clpath.path().exists() {
+            // There was no guard, or somebody has killed it.
+            self.clpath.remove();
+        }
         account::exit_status(&self.state, &self.account, self.options.answer)
     }
 
@@ -967,21 +971,19 @@ impl Watcher {
         self.ties.finish_output()
     }
 
-    /// Removes the CLPATH file and its directory, unless entries are left there.
-    fn remove_files(&mut self) {
-        let _ = std::fs::remove_file(self.clpath.path());
+    /// Has the CLPATH file and its directory removed, the latter unless a person is sent there. The
+    /// guard does that while we end other things, and even if we are killed meanwhile.
+    fn end_files(&mut self) {
         let dir = self.clpath.private_dir();
-        let left = std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
-        // The summary sends a person there.
+        let ours = self.clpath.has_private_dir();
+        let left = ours && std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
-        if !self.clpath.has_private_dir() {
-            // None, or somebody else's.
-        } else if left {
-            self.account.kept = Some(dir);
-        } else if !has_log {
-            // Mostly empty.
-            let _ = std::fs::remove_dir(&dir).or_else(|_| std::fs::remove_dir_all(&dir));
+        if !left && !has_log {
+            return self.tell_guard(Word::Sweep);
         }
+        let _ = std::fs::remove_file(self.clpath.path());
+        self.account.kept = left.then_some(dir);
+        self.tell_guard(Word::Leave);
     }
 
     /// The guard leaves before we do, so that nobody who waits for our output waits for it.
