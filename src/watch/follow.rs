@@ -111,6 +111,11 @@ impl Follow {
         self.lost
     }
 
+    /// Somebody reads again, from where the last one left off.
+    pub(super) fn regain(&mut self) {
+        self.lost = false;
+    }
+
     /// The descriptor it is copied to.
     pub(super) fn to(&self) -> RawFd {
         self.to

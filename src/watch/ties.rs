@@ -15,7 +15,7 @@ use crate::hook::boottime_ns;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -120,10 +120,21 @@ impl Ties {
         if self.is_bound() {
             let _ = self.install_hook();
         }
-        let Some(held) = &self.held else { return };
-        for fd in voice::dead_outputs() {
-            let _ = if fd == 1 { nix::unistd::dup2_stdout(held) } else { nix::unistd::dup2_stderr(held) };
+        self.regain_outputs();
+    }
+
+    /// Puts what the harness reads in the place of outputs that are dead, and answers whether one is
+    /// alive again for it. The reader that was killed with the watcher may die a moment after it.
+    fn regain_outputs(&mut self) -> bool {
+        let Some(held) = &self.held else { return false };
+        let dead = voice::dead_outputs();
+        for fd in &dead {
+            let _ = if *fd == 1 { nix::unistd::dup2_stdout(held) } else { nix::unistd::dup2_stderr(held) };
         }
+        let still = voice::dead_outputs();
+        let regained = |fd: RawFd| dead.contains(&fd) && !still.contains(&fd);
+        self.follows.iter_mut().filter(|f| regained(f.to())).for_each(Follow::regain);
+        dead.iter().any(|fd| regained(*fd))
     }
 
     /// How long the test may run, by `--time-limit` and by the harness.
@@ -222,7 +233,10 @@ impl Ties {
                 Progress::Stuck | Progress::Idle => COPY,
             }
         });
-        let copy = copy.min();
+        let mut copy = copy.min();
+        if self.follows.iter().any(Follow::is_lost) && self.regain_outputs() {
+            copy = Some(Duration::ZERO);
+        }
         let look = self.lifelines.need_looking_at().then_some(LOOK);
         let report = self.reports.limit(boottime_ns());
         [copy, look, report].into_iter().flatten().min()
