@@ -212,10 +212,9 @@ fn without_the_binary_beakerlibs_own_functions_stay() {
     assert_eq!(ended.err.matches("'rl-cleanup' was not found").count(), 1, "{ended:#?}");
 }
 
-/// BeakerLib's source tree, where its tests are: beside the installed one or named by a variable.
+/// BeakerLib's source tree, where its tests are, named by a variable.
 fn source_tree() -> Option<PathBuf> {
-    let named = std::env::var_os("BEAKERLIB_SOURCE").map(PathBuf::from);
-    let found = named.or_else(|| beakerlib().map(|b| b.join("../../../beakerlib-src")))?;
+    let found = std::env::var_os("BEAKERLIB_SOURCE").map(PathBuf::from)?;
     found.join("src/test/infrastructureTest.sh").exists().then_some(found)
 }
 
