@@ -113,6 +113,23 @@ plain=$(median plain)
 [ $((hup - plain)) -lt 10000 ] || missed=1
 echo "From SIGHUP to the cleanup's first line, median of 50: $hup us; bash's own start: $plain us; beyond it: $((hup - plain)) us  (goal: below 10000)"
 
+# From a SIGKILL of the watcher to the first line of the cleanup that its guard runs.
+for ((i = 0; i < 30; i++)); do
+  rm -f first
+  "$watcher" ./test.sh >/dev/null 2>&1 &
+  read -r _ <up
+  start=${EPOCHREALTIME/./}
+  kill -KILL $!
+  wait $! 2>/dev/null
+  until [ -s first ]; do :; done
+  read -r line <first
+  echo $((line - start)) >>lost
+  while pgrep -x "tw-guard-.*" >/dev/null; do :; done
+done 2>/dev/null
+lost=$(median lost)
+echo "From SIGKILL of the watcher to its guard's cleanup, median of 30: $lost us  (goal: below 100000)"
+[ "$lost" -lt 100000 ] || missed=1
+
 # Peak memory while a test runs.
 "$watcher" ./test.sh >/dev/null 2>&1 &
 watcher_pid=$!
