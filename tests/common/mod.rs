@@ -26,7 +26,8 @@ pub fn skipped(name: &str, reason: &str) {
     eprintln!("skipped: {name}: {reason}");
     if let Some(path) = std::env::var_os("RL_CLEANUP_SKIPS") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        let _ = file.and_then(|mut f| writeln!(f, "{name}: {reason}"));
+        // In one write: tests run side by side.
+        let _ = file.and_then(|mut f| f.write_all(format!("{name}: {reason}\n").as_bytes()));
     }
 }
 

@@ -24,7 +24,7 @@ pub fn skip(test: &str, reason: &str) {
     println!("skipped: {reason}");
     if let Some(path) = std::env::var_os("RL_CLEANUP_SKIPS") {
         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{test}: {reason}").unwrap();
+        file.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
     }
 }
 
