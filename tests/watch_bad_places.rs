@@ -21,7 +21,7 @@ fn in_namespace(arena: &Arena, set_up: &str, run: &str) -> Ending {
         "private",
         "bash",
         "-c",
-        &format!("{set_up} || exit 99\n{run}"),
+        &format!("{BIN}{set_up} || exit 99\n{run}"),
     ]);
     arena.run(command)
 }
