@@ -9,8 +9,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,12 +20,11 @@ pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Says why `test` cannot run here. The caller returns, and `tests/run` counts it as skipped.
 pub fn skip(test: &str, reason: &str) {
-    println!("skipped: {reason}");
-    if let Some(path) = std::env::var_os("RL_CLEANUP_SKIPS") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        file.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
-    }
+    skips::record(test, reason);
 }
+
+#[path = "skips.rs"]
+mod skips;
 
 /// The directory of the repository.
 #[must_use]

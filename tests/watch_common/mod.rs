@@ -6,7 +6,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,15 +31,12 @@ pub fn is_root(test: &str) -> bool {
     nix::unistd::geteuid().is_root() || skip(test, "needs root")
 }
 
+#[path = "../common/skips.rs"]
+mod skips;
+
 /// Prints and counts why a test did not run; answers false.
 pub fn skip(test: &str, why: &str) -> bool {
-    println!("skipped: {test}: {why}");
-    if let Some(file) = std::env::var_os("RL_CLEANUP_SKIPS")
-        && let Ok(mut file) = fs::OpenOptions::new().append(true).create(true).open(file)
-    {
-        // In one write: tests run side by side.
-        let _ = file.write_all(format!("{test}: {why}\n").as_bytes());
-    }
+    skips::record(test, why);
     false
 }
 
