@@ -35,7 +35,9 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(mandir)/man1/rl-cleanup.1 $(mandir)/man1/beakerlib-testwatcher.1 $(mandir)/man7/rl-cleanup-shim.7 \
 	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish
 
-.PHONY: build demo check bench install uninstall clean help
+PART =
+
+.PHONY: build demo check torture bench install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## build both programs (the default)
@@ -46,6 +48,9 @@ demo: build ## interrupt a test that has mounted a loop device, and see that not
 
 check: ## everything that must hold before a change goes in; ends in a count
 	@tests/run
+
+torture: ## all that can go wrong, made to go wrong and counted (PART="kill power": only these)
+	@tests/torture $(PART)
 
 bench: build ## cost of an append and of the watcher, beside bash's, timeout's and BeakerLib's
 	@PATH="$(abspath $(TARGET)):$$PATH" benches/run
