@@ -20,7 +20,7 @@ fn blocks() -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for part in page.split("\n```bash\n").skip(1) {
         let (code, rest) = part.split_once("\n```\n").unwrap();
-        let printed = rest.strip_prefix("\n```text\n").expect("a block of bash has its output below it");
+        let printed = rest.strip_prefix("\n```text\n").unwrap_or_else(|| panic!("no output below:\n{code}"));
         let (printed, _) = printed.split_once("\n```\n").unwrap();
         found.push((code.to_owned(), printed.lines().map(str::to_owned).collect()));
     }
