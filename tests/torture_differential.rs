@@ -63,7 +63,7 @@ fn ways(site: &Site, scenario: &Scenario) -> Vec<Subject> {
     let with_beakerlib = torture::is_full() && site.has_beakerlib();
     match scenario.needs {
         Needs::Watcher => vec![Subject::Alone],
-        Needs::Functions if with_beakerlib => vec![Subject::Alone, Subject::Sourced, Subject::Plugin],
+        Needs::Functions if with_beakerlib => vec![Subject::Alone, Subject::Plugin],
         Needs::Functions => vec![Subject::Alone],
         Needs::BeakerLib if with_beakerlib => vec![Subject::Sourced, Subject::Plugin],
         Needs::BeakerLib => Vec::new(),

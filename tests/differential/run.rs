@@ -27,7 +27,7 @@ pub enum Subject {
 const LIMIT: Duration = Duration::from_secs(90);
 /// How long the original is watched doing nothing, where it is known to do nothing.
 const HANGING: Duration = Duration::from_secs(6);
-/// Killed processes are gone within this time; others may stay.
+/// How long the original is given to leave what ours leaves.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// Where things are.
@@ -259,34 +259,46 @@ impl<'a> Stage<'a> {
         found
     }
 
-    /// Waits for what is about to end, and names what stays; then that is removed.
+    /// Names what stays, once that is what is expected or the time for it is over; then removes it.
     fn left(&self) -> String {
+        let expected = self.scenario.seen.iter().find(|(fact, _)| *fact == Fact::Left).map(|(_, what)| *what);
         let limit = match self.subject {
             Subject::Original => SETTLED,
-            _ if self.scenario.settles => LIMIT,
-            _ => SETTLED,
+            _ => LIMIT,
         };
-        until(Instant::now() + limit, || self.processes().is_empty().then_some(()));
-        let mut names: Vec<String> = Vec::new();
+        let as_expected = || expected.is_none_or(|what| what == self.staying()).then_some(());
+        until(Instant::now() + limit, as_expected);
+        let left = self.staying();
         for pid in self.processes() {
-            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            names.push(comm.trim().to_owned());
             let _ = kill(pid, Signal::SIGKILL);
         }
+        for (path, _) in self.clpath_files() {
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_dir_all(&path);
+        }
+        left
+    }
+
+    /// The processes, by name, and the files of the watcher that are there now.
+    fn staying(&self) -> String {
+        let comm =
+            |pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+        let mut names: Vec<String> = self.processes().into_iter().map(comm).collect();
         names.sort();
         names.dedup();
+        names.extend(self.clpath_files().into_iter().map(|(_, name)| name.to_owned()));
+        if names.is_empty() { "nothing".into() } else { names.join(", ") }
+    }
+
+    fn clpath_files(&self) -> Vec<(String, &'static str)> {
         let clpath = self.text("clpath").trim().to_owned();
         // Only what a watcher made, and not a name that the scenario invented.
-        if clpath.starts_with("/var/tmp/testwatcher-") {
-            for (path, name) in [(clpath.clone(), "CLPATH"), (format!("{clpath}.d"), "CLPATH.d")] {
-                if Path::new(&path).exists() {
-                    names.push(name.into());
-                    let _ = fs::remove_file(&path);
-                    let _ = fs::remove_dir_all(&path);
-                }
-            }
+        if !clpath.starts_with("/var/tmp/testwatcher-") {
+            return Vec::new();
         }
-        if names.is_empty() { "nothing".into() } else { names.join(", ") }
+        let mut files = vec![(clpath.clone(), "CLPATH"), (format!("{clpath}.d"), "CLPATH.d")];
+        files.retain(|(path, _)| Path::new(path).exists());
+        files
     }
 
     fn look(&self, fact: Fact, status: &str, left: &str) -> String {
@@ -302,7 +314,10 @@ impl<'a> Stage<'a> {
             Fact::Prints => {
                 joined(&self.text("stdout").lines().filter(|l| !own(l)).collect::<Vec<_>>().join("\n"))
             }
-            Fact::Tildes => self.text("stdout").matches('~').count().to_string(),
+            Fact::Tildes => {
+                let bytes = fs::read(self.path("stdout")).unwrap();
+                bytes.iter().filter(|b| **b == b'~').count().to_string()
+            }
             Fact::Messages => {
                 let found = ["stdout", "stderr"].map(|f| self.text(f).lines().any(|l| own(&l)));
                 match found {

@@ -106,8 +106,6 @@ pub struct Scenario {
     pub runs: u32,
     /// The original does not come to an end here and is stopped after a few seconds.
     pub original_hangs: bool,
-    /// What was started goes on after its own end, and that is waited for.
-    pub settles: bool,
     pub root: bool,
     /// What is to be seen with ours.
     pub seen: Vec<(Fact, &'static str)>,
@@ -128,7 +126,6 @@ impl Scenario {
             env: vec![("TESTWATCHER_EXIT_ZERO", "1")],
             runs: 1,
             original_hangs: false,
-            settles: false,
             root: false,
             seen: Vec::new(),
         }
@@ -177,11 +174,6 @@ impl Scenario {
 
     pub fn original_hangs(mut self) -> Self {
         self.original_hangs = true;
-        self
-    }
-
-    pub fn settles(mut self) -> Self {
-        self.settles = true;
         self
     }
 
