@@ -51,6 +51,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a group that holds the terminal may take to stop by itself at ^Z.
 const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
+/// How long a stop waits for the last member of the group to have stopped.
+const STOPPED: Duration = Duration::from_secs(1);
 /// How long the end waits for the reader of the cleanup's output.
 const REST: Duration = Duration::from_secs(2);
 /// How often a guard that somebody kills is replaced.
@@ -852,7 +854,7 @@ impl Watcher {
         self.alarms.cancel(Alarm::Stop);
         let group = self.current();
         if let Some(group) = group {
-            group.signal(Signal::SIGSTOP);
+            group.stop(STOPPED);
         }
         let lent = self.terminal.as_ref().and_then(|t| t.lent_to().and(t.settings_now()));
         if let Some(terminal) = &mut self.terminal
