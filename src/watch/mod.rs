@@ -899,7 +899,7 @@ impl Watcher {
         if !leaving {
             self.end_files();
         }
-        self.registry_entry("").withdraw();
+        registry::withdraw(&self.clpath);
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
@@ -981,7 +981,9 @@ impl Watcher {
         let left = ours && std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
         if !left && !has_log {
-            return self.tell_guard(Word::Sweep);
+            self.tell_guard(Word::Sweep);
+            // What takes longest of it, while the guard wakes up.
+            return self.clpath.remove_empty_dir();
         }
         let _ = std::fs::remove_file(self.clpath.path());
         self.account.kept = left.then_some(dir);
