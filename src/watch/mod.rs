@@ -739,6 +739,8 @@ impl Watcher {
     }
 
     fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
+        // A watcher that was killed early has left none to its guard.
+        let _ = self.clpath.make_private_dir();
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = self
             .clpath
