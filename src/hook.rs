@@ -87,6 +87,12 @@ impl ClPath {
         let _ = std::fs::remove_dir(self.private_dir());
     }
 
+    /// Whether the file or the private directory is still there.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.0.exists() || self.has_private_dir()
+    }
+
     /// Whether a cleanup has been started.
     #[must_use]
     pub fn has_cleanup_marker(&self) -> bool {

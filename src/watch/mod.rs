@@ -898,16 +898,14 @@ impl Watcher {
             terminal.restore();
         }
         self.end_ties();
-        if !leaving {
-            self.end_files();
-        }
+        let swept = !leaving && self.end_files();
         registry::withdraw(&self.clpath);
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
         self.await_guard();
-        if !leaving && self.account.kept.is_none() && self.clpath.path().exists() {
-            // There was no guard, or somebody has killed it.
+        if swept && self.clpath.is_left() {
+            // There was no guard, or somebody has killed it, perhaps in the middle of its work.
             self.clpath.remove();
         }
         account::exit_status(&self.state, &self.account, self.options.answer)
@@ -976,8 +974,8 @@ impl Watcher {
     }
 
     /// Has the CLPATH file and its directory removed, the latter unless a person is sent there. The
-    /// guard does that while we end other things, and even if we are killed meanwhile.
-    fn end_files(&mut self) {
+    /// guard does that while we end other things, and even if we are killed meanwhile. Whether both go.
+    fn end_files(&mut self) -> bool {
         let dir = self.clpath.private_dir();
         let ours = self.clpath.has_private_dir();
         let left = ours && std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
@@ -985,11 +983,13 @@ impl Watcher {
         if !left && !has_log {
             self.tell_guard(Word::Sweep);
             // What takes longest of it, while the guard wakes up.
-            return self.clpath.remove_empty_dir();
+            self.clpath.remove_empty_dir();
+            return true;
         }
         let _ = std::fs::remove_file(self.clpath.path());
         self.account.kept = left.then_some(dir);
         self.tell_guard(Word::Leave);
+        false
     }
 
     /// The guard leaves before we do, so that nobody who waits for our output waits for it.
