@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub const SCRIPT: &str = "cleanup.sh";
 const LOCK: &str = "clbuff.lock";
 /// Files of ours that are not in place yet. Whoever holds the lock may remove what is left of them.
 const TEMPORARY: &str = ".rl-cleanup-";
+/// How much of the lock file is ever read.
+const NOTE_MAX: usize = 1 << 16;
 /// How long to wait for another process's change.
 pub const LOCK_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Locked<'a> {
     store: &'a Store,
-    _lock: File,
+    lock: File,
 }
 
 /// New content of one file.
@@ -144,7 +147,7 @@ impl Store {
         if FileExt::try_lock_exclusive(&file).is_err() {
             wait_for_lock(&file, deadline, &path)?;
         }
-        let locked = Locked { store: self, _lock: file };
+        let locked = Locked { store: self, lock: file };
         locked.remove_leftovers();
         Ok(locked)
     }
@@ -222,6 +225,21 @@ impl Locked<'_> {
     /// Removes a file; silent where there is none.
     pub fn remove(&self, name: &str) {
         let _ = unlinkat(&self.store.dir, name, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// What the lock file holds; nothing of it is needed to lock.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let mut bytes = vec![0; NOTE_MAX];
+        let length = self.lock.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    /// Replaces that. It is about living processes, so it need not reach the disk; and a full disk is
+    /// no reason to stop anybody.
+    pub fn set_note(&self, text: &str) {
+        let _ =
+            self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.set_len(text.len() as u64));
     }
 
     /// A directory or a symbolic link under the target's name is better found before anything moved.
