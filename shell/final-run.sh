@@ -13,7 +13,7 @@ __rlcx_call() { # <script subcommand> [option...]
     # A file size limit of the test's must not kill the binary, and no variable reach it: a
     # single one of more than 128 KiB would keep it from being executed at all.
     \builtin trap '' XFSZ
-    \builtin exec -c "$__rlcx_bin" script "$1" --dir="$__rlcx_dir" --script="$__rlcx_self" \
+    \builtin exec -c "$__rlcx_bin" script "$1" --dir="$__rlcx_dir" --script="$__rlcx_self" --pid="$$" \
       ${__rlcx_counts:+--now} ${TESTWATCHER_CLPATH:+"--clpath=$TESTWATCHER_CLPATH"} ${SUDO_UID:+"--sudo-uid=$SUDO_UID"} "${@:2}"
   )
 }
@@ -67,11 +67,23 @@ __rlcx_begin() { # [--resume | --bare]
     [[ -x $__rlcx_bin ]] || __rlcx_bin=$(\builtin type -P rl-cleanup)
   fi
   \builtin trap '__rlcx_exit "$?"' EXIT
-  __rlcx_call begin --fingerprint="$__rlcx_fingerprint"
-  if (($? == 10)) && [[ $__rlcx_how != *again ]]; then
-    \builtin trap - EXIT
-    \builtin exec "$__rlcx_bash" "$__rlcx_self" "${__rlcx_how:---first}-again"
-  fi
+  __rlcx_call begin --fingerprint="$__rlcx_fingerprint" ${TESTWATCHER_OUTCOME:+--patient}
+  case $? in
+    10)
+      if [[ $__rlcx_how != *again ]]; then
+        \builtin trap - EXIT
+        \builtin exec "$__rlcx_bash" "$__rlcx_self" "${__rlcx_how:---first}-again"
+      fi
+      ;;
+    13)
+      \builtin trap - EXIT
+      \builtin exit 0
+      ;;
+    14) # another process runs this buffer's entries
+      \builtin trap - EXIT
+      \builtin exit 1
+      ;;
+  esac
   case $__rlcx_how in
     '' | --first*) __rlcx_open ;;
     --resume*) __rlcx_reopen ;;
