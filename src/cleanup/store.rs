@@ -10,7 +10,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, syncfs, unlinkat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -140,9 +140,9 @@ impl Store {
     /// Another process, which the error names, has held the lock for as long as `deadline`.
     pub fn lock(&self, deadline: Duration) -> Result<Locked<'_>> {
         let path = self.path.join(LOCK);
-        let file = match self.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT)? {
+        let file = match self.open_file(LOCK, OFlag::O_RDWR)? {
             Some(file) => file,
-            None => return Err(Error::os("open", &path, Errno::ENOENT)),
+            None => self.make_lock(&path)?,
         };
         if FileExt::try_lock_exclusive(&file).is_err() {
             wait_for_lock(&file, deadline, &path)?;
@@ -150,6 +150,20 @@ impl Store {
         let locked = Locked { store: self, lock: file };
         locked.remove_leftovers();
         Ok(locked)
+    }
+
+    /// Whoever finds the lock file knows that the directory is there to stay, whoever made it: its name,
+    /// in the directory above, has reached the disk before the lock file is made.
+    fn make_lock(&self, path: &Path) -> Result<File> {
+        for above in self.path.ancestors().skip(1) {
+            sync_directory(above).or_else(|errno| match errno {
+                // One that this user may pass but not read.
+                Errno::EACCES => syncfs(&self.dir).map_err(|e| Error::os("sync", &self.path, e)),
+                _ => Err(Error::os("sync", above, errno)),
+            })?;
+        }
+        let made = self.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT)?;
+        made.ok_or_else(|| Error::os("open", path, Errno::ENOENT))
     }
 
     fn open_file(&self, name: &str, flags: OFlag) -> Result<Option<File>> {
@@ -288,11 +302,7 @@ impl Locked<'_> {
     }
 
     fn sync(&self) -> Result<()> {
-        match fsync(&self.store.dir) {
-            // Not every file system can sync a directory (fsync(2)).
-            Ok(()) | Err(Errno::EINVAL) => Ok(()),
-            Err(errno) => Err(Error::os("sync", &self.store.path, errno)),
-        }
+        sync_open_directory(&self.store.dir).map_err(|e| Error::os("sync", &self.store.path, e))
     }
 
     /// Since the lock is held, nobody else is working on these.
@@ -333,6 +343,19 @@ fn make_directory(path: &Path) -> Result<()> {
     match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(Error::os("make", path, errno)),
+    }
+}
+
+fn sync_directory(path: &Path) -> nix::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    sync_open_directory(&openat(AT_FDCWD, path, flags, Mode::empty())?)
+}
+
+fn sync_open_directory(dir: &OwnedFd) -> nix::Result<()> {
+    match fsync(dir) {
+        // Not every file system can sync a directory (fsync(2)).
+        Err(Errno::EINVAL | Errno::EROFS) => Ok(()),
+        synced => synced,
     }
 }
 
