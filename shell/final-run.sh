@@ -19,6 +19,7 @@ __rlcx_call() { # <script subcommand> [option...]
 }
 
 __rlcx_dump() { # prints this shell's state, as __rlc_dump of the shim does
+  \builtin enable alias declare printf shopt umask
   \builtin set +evxu
   \builtin trap - DEBUG ERR RETURN
   # POSIX mode changes options without telling BASHOPTS; any use of shopt makes it right again.
@@ -124,7 +125,13 @@ __rlcx_entry() { # <id> <next id> <line of the script behind this entry>
   __rlcx_stage=entry
 }
 
+# An entry's 'enable -n' must not take away what the others are run with.
+__rlcx_enable() {
+  \builtin enable eval exec exit local return set trap true
+}
+
 __rlcx_end() { # <status>
+  __rlcx_enable
   \builtin set +eu
   __rlcx_stage=between
   (($1 == 0)) || ((++__rlcx_keep_failed))
@@ -145,6 +152,7 @@ __rlcx_end() { # <status>
 }
 
 __rlcx_exit() { # <status>  the EXIT trap
+  __rlcx_enable
   \builtin trap - EXIT
   \builtin set +eux
   case $__rlcx_stage in
