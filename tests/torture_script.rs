@@ -187,7 +187,7 @@ impl Round {
             }
             wait(&mut child).ok_or_else(|| format!("it hangs: {}", self.output()))?;
             empty_group(&child)?;
-            if self.state.read("clbuff").is_empty() {
+            if ["clbuff", "cleanup.sh"].iter().all(|name| self.state.read(name).is_empty()) {
                 return Ok(());
             }
             // What was ended past any trap, an entry's exec or kill -9 among it, is a kill too.
@@ -252,9 +252,7 @@ impl Round {
         if last != Some(self.deeds.len() - 1) {
             return Err(format!("not every entry has run: {lines:?}"));
         }
-        self.judge_extras(&lines)?;
-        self.state.is_finished();
-        Ok(())
+        self.judge_extras(&lines)
     }
 
     /// Each that an entry has added has run; more than once only if a kill may have had it added or
