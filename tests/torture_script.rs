@@ -181,22 +181,32 @@ impl Round {
                 .stdout(file.try_clone().unwrap())
                 .stderr(file)
                 .spawn()
-                .unwrap();
+                .map_err(|e| {
+                    format!("it cannot be started: {e}, with this buffer: {}", self.state.read("clbuff"))
+                })?;
             if self.dice.throw(2) == 0 {
                 self.strike_down(&mut child, lines)?;
             }
             wait(&mut child).ok_or_else(|| format!("it hangs: {}", self.output()))?;
             empty_group(&child)?;
-            if ["clbuff", "cleanup.sh"].iter().all(|name| self.state.read(name).is_empty()) {
+            if self.is_done() {
                 return Ok(());
             }
             // What was ended past any trap, an entry's exec or kill -9 among it, is a kill too.
             self.killed();
             if self.dice.throw(2) == 0 {
                 self.state.cli(["rehook"]).ok();
+                // Where only the emptying of the script was left to do.
+                if self.is_done() {
+                    return Ok(());
+                }
             }
         }
         Err(format!("not done after 40 starts: {}", self.output()))
+    }
+
+    fn is_done(&self) -> bool {
+        ["clbuff", "cleanup.sh"].iter().all(|name| self.state.read(name).is_empty())
     }
 
     fn output(&self) -> String {
