@@ -2,7 +2,7 @@
 
 use super::args::{ScriptArgs, ScriptEvent};
 use super::caller::{Caller, load_buffer, places, read_pipe};
-use super::print;
+use super::{print, shield};
 use crate::cleanup::buffer::{Buffer, Entry, fingerprint};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
@@ -22,7 +22,7 @@ const OVER: u8 = 13;
 
 /// Answers one event; the number is the exit status.
 pub(super) fn dispatch(dir: Option<PathBuf>, args: ScriptArgs) -> Result<u8> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    shield();
     let caller = Caller::new(dir, Some(&args.shell));
     if args.event == ScriptEvent::Alive {
         return Ok(u8::from(!is_watched(&caller, &args)));
@@ -60,12 +60,13 @@ fn prepare(caller: &Caller) -> Result<u8> {
 
 fn make_files(store: &Store) -> Result<()> {
     let locked = store.lock(LOCK_DEADLINE)?;
+    let mut missing = Vec::new();
     for content in [Content::buffer(b""), Content::script(b"")] {
         if store.read(content.name)?.is_none() {
-            locked.write(content)?;
+            missing.push(content);
         }
     }
-    Ok(())
+    if missing.is_empty() { Ok(()) } else { locked.replace(&missing) }
 }
 
 /// A watcher of ours is registered; the original's has a CLPATH file and no directory beside it.
