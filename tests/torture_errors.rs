@@ -148,7 +148,7 @@ fn the_guard_at_every_call() {
     }
     let part = Part::new("errors: guard");
     for watcher in [Watcher::Killed, Watcher::Ends] {
-        let sites = rehearse_guard(watcher);
+        let (sites, _) = rehearse_guard(watcher);
         draw(sites.len() * ERRORS.len(), scale(151, 1), |n| {
             let (site, error) = (&sites[n / ERRORS.len()], ERRORS[n % ERRORS.len()]);
             let fault = Fault::Error(error);

@@ -278,11 +278,17 @@ fn with_guard(
     Ok((arena, ending?))
 }
 
-/// Every call of a guard, from the read on in which it waits for its watcher's end.
-pub fn rehearse_guard(watcher: Watcher) -> Vec<Site> {
+/// Every call of a guard, from the read on in which it waits for its watcher's end; and the first one
+/// after which somebody else sees to the rest. When the watcher is dead too, that is its own guard.
+pub fn rehearse_guard(watcher: Watcher) -> (Vec<Site>, usize) {
     let (arena, ending) = with_guard(watcher, strace::trace).unwrap();
     assert_eq!(ending.log, "start\nend\n", "{ending:?}");
-    spread(strace::sites(&arena.text("trace"), |_| true))
+    let sites = spread(strace::sites(&arena.text("trace"), |_| true));
+    let guarded = match watcher {
+        Watcher::Killed => sites.iter().position(|site| site.call == "clone").unwrap() + 1,
+        Watcher::Ends => 0,
+    };
+    (sites, guarded)
 }
 
 /// The same with a fault at one of its calls; `None` if it never got there.
