@@ -193,19 +193,24 @@ impl Locked<'_> {
     pub fn replace(&self, contents: &[Content]) -> Result<()> {
         let mut prepared = Vec::new();
         for content in contents {
-            self.check_target(content.name)?;
-            prepared.push((content, self.prepare(content)?));
+            let before = self.target(content.name)?;
+            prepared.push((content, self.prepare(content)?, before));
         }
-        let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
-        for (n, (content, temporary)) in prepared.into_iter().enumerate() {
-            if let Err(error) = self.put(content.name, temporary) {
-                if n > 0 {
-                    self.put_back(contents[0], before.as_deref());
-                }
-                return Err(error);
+        let mut replaced = Vec::new();
+        let mut done = Ok(());
+        for (content, temporary, before) in prepared {
+            done = done.and_then(|()| self.put(content.name, temporary));
+            if done.is_err() {
+                break;
             }
+            replaced.push((content, before));
         }
-        self.sync()
+        let done = done.and_then(|()| self.sync());
+        if done.is_err() {
+            replaced.into_iter().rev().for_each(|(content, before)| self.put_back(content, before));
+            let _ = self.sync();
+        }
+        done
     }
 
     /// Replaces a file by something shorter; on a full disk, overwrites it in place. An entry that
@@ -256,9 +261,9 @@ impl Locked<'_> {
             self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.set_len(text.len() as u64));
     }
 
-    /// A directory or a symbolic link under the target's name is better found before anything moved.
-    fn check_target(&self, name: &str) -> Result<()> {
-        self.store.open_file(name, OFlag::O_RDONLY).map(|_| ())
+    /// What is there. A directory or a symbolic link of that name is better found before anything moved.
+    fn target(&self, name: &str) -> Result<Option<File>> {
+        self.store.open_file(name, OFlag::O_RDONLY)
     }
 
     fn prepare(&self, content: &Content) -> Result<tempfile::NamedTempFile> {
@@ -290,14 +295,14 @@ impl Locked<'_> {
         Ok(())
     }
 
-    fn put_back(&self, content: Content, before: Option<&[u8]>) {
-        match before {
-            None => self.remove(content.name),
-            Some(bytes) => {
-                if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
-                    let _ = self.put(content.name, temporary);
-                }
-            }
+    /// The file that was replaced is still to be read as long as it is open.
+    fn put_back(&self, content: &Content, before: Option<File>) {
+        let Some(mut before) = before else { return self.remove(content.name) };
+        let mut bytes = Vec::new();
+        if before.read_to_end(&mut bytes).is_ok()
+            && let Ok(temporary) = self.prepare(&Content { bytes: &bytes, ..*content })
+        {
+            let _ = self.put(content.name, temporary);
         }
     }
 

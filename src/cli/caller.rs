@@ -12,8 +12,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{Read, Stdin};
+use std::io::{ErrorKind, Read, Stdin};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What one process that runs this binary has told about itself.
@@ -44,8 +45,8 @@ impl Caller {
             dir: dir
                 .and_then(given)
                 .or_else(|| std::env::var_os("BEAKERLIB_DIR").map(PathBuf::from).and_then(given)),
-            // A file that is gone belonged to a watcher that has ended.
-            clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().exists()),
+            // A file that is gone belonged to a watcher that has ended. One that cannot be looked at did not.
+            clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().try_exists().unwrap_or(true)),
             trust: Trust { sudo_uid: shell.and_then(|s| s.sudo_uid) },
         }
     }
@@ -79,32 +80,71 @@ impl Caller {
     pub(super) fn hook_state(&self, script: &Path) -> Hook {
         match self.clpath.as_ref().map(ClPath::read) {
             None | Some(Err(_)) => Hook::NoWatcher,
-            Some(Ok(Hooked::Script(hooked))) if !same_file(&hooked, script) && has_entries(&hooked) => {
-                Hook::Theirs(hooked)
-            }
-            Some(Ok(_)) => Hook::Ours,
+            Some(Ok(hooked)) => whose(hooked, script),
         }
     }
 
-    /// Makes the watcher run `script`, unless a script with entries is hooked already.
-    pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
-        let state = self.hook_state(script);
-        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath)
-            && clpath.read()? != Hooked::Script(script.to_owned())
-        {
-            clpath.write(script)?;
+    /// Makes the watcher run `script`, unless a script with entries is hooked already. Also answers how
+    /// to undo that.
+    pub(super) fn hook(&self, script: &Path) -> Result<(Hook, Undo)> {
+        let Some(clpath) = &self.clpath else { return Ok((Hook::NoWatcher, Undo::Nothing)) };
+        let before = match clpath.read() {
+            Ok(hooked) if hooked == Hooked::Script(script.to_owned()) => {
+                return Ok((Hook::Ours, Undo::Nothing));
+            }
+            Ok(hooked) => hooked,
+            // Root's watcher, and a test that has become another user: as without a watcher.
+            Err(_) if belongs_to_another(clpath) => return Ok((Hook::NoWatcher, Undo::Nothing)),
+            Err(error) => return Err(error),
+        };
+        let state = whose(before.clone(), script);
+        if state != Hook::Ours {
+            return Ok((state, Undo::Nothing));
         }
-        Ok(state)
+        clpath.write(script)?;
+        Ok((state, Undo::HookAgain(before)))
     }
+
+    /// Puts back what was hooked, as far as that is possible.
+    pub(super) fn undo(&self, undo: &Undo) {
+        let (Some(clpath), Undo::HookAgain(before)) = (&self.clpath, undo) else { return };
+        let _ = match before {
+            Hooked::Nothing => clpath.empty(),
+            Hooked::Script(script) => clpath.write(script),
+        };
+    }
+}
+
+/// How to undo a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// Nothing was written.
+    Nothing,
+    /// This was hooked before.
+    HookAgain(Hooked),
+}
+
+fn whose(hooked: Hooked, script: &Path) -> Hook {
+    match hooked {
+        Hooked::Script(hooked) if !same_file(&hooked, script) && has_entries(&hooked) => Hook::Theirs(hooked),
+        _ => Hook::Ours,
+    }
+}
+
+fn belongs_to_another(clpath: &ClPath) -> bool {
+    std::fs::symlink_metadata(clpath.path()).is_ok_and(|m| m.uid() != nix::unistd::geteuid().as_raw())
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|a| other.canonicalize().is_ok_and(|b| a == b))
 }
 
-/// A final script without entries has no length.
+/// A final script without entries has no length. One that cannot be looked at may have some.
 fn has_entries(script: &Path) -> bool {
-    std::fs::metadata(script).is_ok_and(|m| m.is_file() && m.len() > 0)
+    match std::fs::metadata(script) {
+        Ok(meta) => meta.is_file() && meta.len() > 0,
+        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
 }
 
 /// The buffer, empty where there is none.
