@@ -18,13 +18,14 @@ mod terminal;
 mod ties;
 mod voice;
 
+pub use guard::Word;
 pub use voice::Volume;
 
 use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
-use guard::{Guard, Word};
+use guard::Guard;
 use kernel::Inheritance;
 use machine::{Action, Event, Ewd, Exit, Fate, Found, Notice, Outcome, Phase, Reach, State};
 use nix::errno::Errno;
