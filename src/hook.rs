@@ -251,19 +251,21 @@ impl Report {
             .map_err(|e| Error::io("write", &self.0, &e))
     }
 
-    /// All rows so far; none if there is no file, or if it is not this user's, or larger than any report.
-    #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
+    /// All rows so far; none if there is no file, or if it is not this user's.
+    ///
+    /// # Errors
+    /// It is larger than any report, or cannot be read.
+    pub fn rows(&self) -> Result<Vec<Row>> {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(&self.0);
-        let Ok(file) = opened else { return Vec::new() };
+        let Ok(file) = opened else { return Ok(Vec::new()) };
         if !file.metadata().is_ok_and(|m| m.is_file() && owner_is_trusted(m.uid())) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let Ok(bytes) = bounds::read_open(&file, &self.0, bounds::REPORT) else { return Vec::new() };
-        String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect()
+        let bytes = bounds::read_open(&file, &self.0, bounds::REPORT)?;
+        Ok(String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect())
     }
 }
 
@@ -374,6 +376,6 @@ mod tests {
         ];
         clpath.report().append(&rows[..1]).unwrap();
         clpath.report().append(&rows[1..]).unwrap();
-        assert_eq!(clpath.report().rows(), rows);
+        assert_eq!(clpath.report().rows().unwrap(), rows);
     }
 }

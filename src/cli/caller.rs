@@ -91,6 +91,13 @@ impl Caller {
 
     /// Makes the watcher run `script`, unless a script with entries is hooked already.
     pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
+        if let Some(Err(error)) = self.clpath.as_ref().map(ClPath::read) {
+            // The change itself is made: whoever has no watcher can still run it, or hook it later.
+            super::complain(&Error::new(
+                Status::Failed,
+                format!("{error}: no watcher will run this cleanup"),
+            ));
+        }
         let state = self.hook_state(script);
         if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath)
             && clpath.read()? != Hooked::Script(script.to_owned())

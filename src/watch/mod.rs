@@ -887,7 +887,11 @@ impl Watcher {
         let leaving = self.state.fate == Fate::LeftAlone;
         // Where no cleanup was started, nobody reported.
         let reported = self.account.has_cleanup() && self.clpath.has_private_dir();
-        let rows = if reported { self.clpath.report().rows() } else { Vec::new() };
+        let rows = if reported { self.clpath.report().rows() } else { Ok(Vec::new()) };
+        let rows = rows.unwrap_or_else(|error| {
+            self.voice.warn(&format!("{error}: what became of each entry is not known"));
+            Vec::new()
+        });
         self.account.finished(boottime_ns(), rows);
         if let Some(terminal) = &mut self.terminal
             && !leaving
