@@ -41,6 +41,11 @@ const LITTLE_KIB: u64 = 96 << 10;
 /// A machine may be as busy as it likes.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// Does its share and counts it.
+type Piece = fn(&Part);
+/// Parses, and says nothing.
+type Parser = fn(&[u8]);
+
 // ---------------------------------------------------------------- round trips
 
 /// Tries a property with as many values as this run is to have.
@@ -331,7 +336,7 @@ fn linear(part: &Part) {
     .into_iter()
     .map(full)
     .collect();
-    let parsers: [(&str, fn(&[u8])); 8] = [
+    let parsers: [(&str, Parser); 8] = [
         ("buffer", |t| drop(Buffer::parse(t).render())),
         ("stream", |t| drop((Stream::parse(t), Stream::parse_syntax(t)))),
         ("snapshot", |t| {
@@ -480,8 +485,11 @@ fn huge_files(part: &Part) {
 fn full_buffer(part: &Part) {
     let state = State::new();
     state.append("true");
-    let line = b": a line of somebody's own, as BeakerLib writes it\n";
-    let full = line.repeat(usize::try_from(bounds::BUFFER).unwrap() / line.len());
+    // One entry that fills the file but for a few bytes.
+    let length = usize::try_from(bounds::BUFFER).unwrap() - 100;
+    let full =
+        [format!("#rl-cleanup: id=aaaaaa bytes={length}\n").as_bytes(), &b"#".repeat(length), b"\n"].concat();
+    assert!(full.len() as u64 <= bounds::BUFFER);
     fs::write(state.dir.join("clbuff"), &full).unwrap();
     let ended = run(state.command(BINARY).args(["append", "true"]), 2 * MEMORY_KIB, None);
     part.count(says(ended, 1, "clbuff': it would be larger than 64 MiB"));
@@ -676,7 +684,7 @@ fn hook_arguments(part: &Part) {
 #[test]
 fn nothing_that_is_read_costs_more_than_it_may() {
     let part = Part::new("parsers");
-    let pieces: [(&str, fn(&Part)); 14] = [
+    let pieces: [(&str, Piece); 14] = [
         ("buffers", buffers),
         ("snapshots", snapshots),
         ("small files", small_files),
@@ -725,4 +733,85 @@ fn the_man_page_names_every_bound() {
     want.push("4 KiB".into());
     assert_eq!(named, want);
     assert!(limits.contains(&format!("first {} characters", bounds::ROW_TEXT)));
+}
+
+// ---------------------------------------------------------------- tmt's own word for it
+
+/// Reads texts of durations and of values; answers what tmt takes the ones for, and how it writes the others.
+const TMT: &str = r"
+import json, sys, tmt.utils
+texts, values = json.load(sys.stdin)
+def secs(text):
+    try:
+        return tmt.utils.duration_to_seconds(text, '5m')
+    except tmt.utils.SpecificationError:
+        return None
+metadata = lambda v: {'name': '/x', 'require': [v, {'duration': '9h'}], 'duration': v, 'environment': {'duration': v}}
+json.dump([[secs(t) for t in texts], [tmt.utils.to_yaml(metadata(v)) for v in values]], sys.stdout)
+";
+
+/// A Python with tmt: the one that `make check-harness` makes, or the machine's own.
+fn python_with_tmt() -> Option<PathBuf> {
+    let target = Path::new(BINARY).ancestors().nth(2).unwrap();
+    let pythons = [target.join("tmt-venv/bin/python"), "python3".into()];
+    let has_tmt = |python: &PathBuf| {
+        let asked = Command::new(python).args(["-c", "import tmt.utils; tmt.utils.to_yaml"]).output();
+        asked.is_ok_and(|o| o.status.success())
+    };
+    pythons.into_iter().find(has_tmt)
+}
+
+/// What tmt and we make of the same text.
+fn ask_tmt(python: &Path, texts: &[String], values: &[String]) -> (Vec<Option<f64>>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("texts");
+    fs::write(&file, serde_json::to_vec(&(texts, values)).unwrap()).unwrap();
+    let answer = Command::new(python).args(["-c", TMT]).stdin(File::open(file).unwrap()).output().unwrap();
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let secs = answer[0].as_array().unwrap().iter().map(serde_json::Value::as_f64).collect();
+    (secs, answer[1].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect())
+}
+
+fn drawn(dice: &mut torture::Dice, pieces: &[&str], most: u64) -> String {
+    let count = dice.throw(most) + 1;
+    let piece = |dice: &mut torture::Dice| pieces[usize::try_from(dice.throw(pieces.len() as u64)).unwrap()];
+    (0..count).map(|_| piece(dice)).collect()
+}
+
+/// tmt refuses and takes what we refuse and take, as the same number of seconds; and what it writes into
+/// its metadata is what we find there.
+#[test]
+fn tmt_reads_the_same() {
+    let Some(python) = python_with_tmt() else { skip!("no Python here has tmt (pip install tmt)") };
+    let part = Part::new("parsers-tmt");
+    let mut dice = torture::Dice::new(seed(8));
+    let many = scale(3000, 100_000);
+    let grammar =
+        ["1", "2", "30", "007", "5m", "1h", "3s", "1d", " ", " ", "*", "*2", "*1.5", "\t", "m", ".", "-"];
+    let texts: Vec<String> = (0..many).map(|_| drawn(&mut dice, &grammar, 6)).collect();
+    let odd = [
+        "a", "5m", " ", "'", "\"", ":", ": ", "#", " #", "\n", "-", "- ", "\\", "{", "[", "&", "*", "é",
+        "\t", "%", "|", ">", "!", "1", "~", "no",
+    ];
+    let values: Vec<String> = (0..many / 10).map(|_| drawn(&mut dice, &odd, 40)).collect();
+    let (secs, yaml) = ask_tmt(&python, &texts, &values);
+    let taken = secs.iter().flatten().count();
+    assert!(taken * 10 > texts.len(), "tmt takes only {taken} of {many} texts");
+    for (text, secs) in texts.iter().zip(secs) {
+        // Beyond 2^53 seconds nobody waits.
+        let tmts = secs.filter(|s| *s < 9e15);
+        let ours = duration::parse(text);
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+        let same = ours.map(|s| s as f64) == tmts;
+        part.count(if same { Ok(()) } else { Err(format!("{text:?}: {ours:?}, and tmt's {secs:?}")) });
+    }
+    for (value, yaml) in values.iter().zip(yaml) {
+        let found = tmt::top_level(&yaml, "duration");
+        part.count(match found.as_ref() == Some(value) {
+            true => Ok(()),
+            false => Err(format!("{value:?} is written as {yaml:?} and read as {found:?}")),
+        });
+    }
+    part.finish();
 }
