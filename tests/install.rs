@@ -94,13 +94,3 @@ fn the_installed_program_finds_its_own_shim() {
     assert!(path.starts_with(&prefix), "{} is not below {}", path.display(), prefix.display());
     assert_eq!(fs::read(path).unwrap(), fs::read(stage::repository().join("shell/rl-cleanup.sh")).unwrap());
 }
-
-#[test]
-fn the_bash_completion_parses() {
-    let made =
-        stage::command(env!("CARGO_BIN_EXE_rl-cleanup")).args(["completions", "bash"]).output().unwrap();
-    let scratch = stage::scratch();
-    let file = scratch.path().join("completion");
-    fs::write(&file, made.stdout).unwrap();
-    assert!(stage::works("bash", &["-n", file.to_str().unwrap()]));
-}

@@ -3,6 +3,7 @@
 pub mod args;
 mod caller;
 mod cleanup;
+mod completions;
 mod render;
 mod script;
 mod watch;
