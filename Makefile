@@ -33,7 +33,8 @@ BUILT = $(PROGRAMS:%=$(TARGET)/%)
 DOCS = README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
 INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(mandir)/man1/rl-cleanup.1 $(mandir)/man1/beakerlib-testwatcher.1 $(mandir)/man7/rl-cleanup-shim.7 \
-	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish
+	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish \
+	$(bashdir)/beakerlib-testwatcher $(fishdir)/beakerlib-testwatcher.fish
 
 PART =
 
@@ -75,6 +76,8 @@ install: $(BUILT) ## install below PREFIX (/usr/local), within DESTDIR
 	$(TARGET)/rl-cleanup completions bash >"$(DESTDIR)$(bashdir)/rl-cleanup"
 	$(TARGET)/rl-cleanup completions zsh >"$(DESTDIR)$(zshdir)/_rl-cleanup"
 	$(TARGET)/rl-cleanup completions fish >"$(DESTDIR)$(fishdir)/rl-cleanup.fish"
+	ln -sf rl-cleanup "$(DESTDIR)$(bashdir)/beakerlib-testwatcher"
+	ln -sf rl-cleanup.fish "$(DESTDIR)$(fishdir)/beakerlib-testwatcher.fish"
 
 uninstall: ## remove what install put there
 	rm -f $(foreach file,$(INSTALLED),"$(DESTDIR)$(file)")
@@ -86,4 +89,4 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 23
 
--include hooks/install.mk
+-include hooks/install.mk packaging/install.mk
