@@ -1,4 +1,5 @@
-# What BeakerLib and vim get of ours: the shim as a plugin and as a library, words for the editor.
+# What BeakerLib and vim get of ours: the shim as a plugin and as a library, words for the editor. And
+# the check of the packages.
 
 # A path on the machine that runs the tests; it is looked for, and written to, within DESTDIR.
 BEAKERLIB ?= /usr/share/beakerlib
@@ -11,7 +12,7 @@ SHIM = $(DESTDIR)$(datadir)/rl-cleanup.sh
 # Whether a link is one of ours, from whatever prefix; a file, or another's link, is not.
 OURS = [ -L "$(PLUGIN)" ] && case $$(readlink "$(PLUGIN)") in */rl-cleanup/rl-cleanup.sh) ;; *) false ;; esac
 
-.PHONY: install-plugin install-plugin-present uninstall-plugin install-words uninstall-words
+.PHONY: install-plugin install-plugin-present uninstall-plugin install-words uninstall-words check-packages
 
 install: install-words install-plugin-present
 uninstall: uninstall-words uninstall-plugin
@@ -56,3 +57,6 @@ uninstall-plugin:
 	@if [ -n "$(BEAKERLIB)" ] && $(OURS); then \
 	  echo "rm -f '$(PLUGIN)'"; rm -f "$(PLUGIN)"; rmdir "$(PLUGINS)" 2>/dev/null || :; \
 	fi
+
+check-packages: ## install and package a release build in every way, and try each; ends in a count
+	@packaging/check

@@ -13,13 +13,17 @@ use std::process::Command;
 
 /// Runs make on the programs that this test was built with, and not on a release build.
 fn make(target: &str, variables: &[String]) {
+    make_from(stage::programs(), target, variables);
+}
+
+fn make_from(programs: &Path, target: &str, variables: &[String]) {
     let mut make = stage::command("make");
     make.current_dir(stage::repository()).arg("--no-print-directory").arg(target).args(variables);
     make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
-    make.arg(format!("TARGET={}", stage::programs().display()));
+    make.arg(format!("TARGET={}", programs.display()));
     for program in ["rl-cleanup", "beakerlib-testwatcher"] {
         // Old enough, whatever the sources' time stamps say: cargo has just built it.
-        make.arg("-o").arg(stage::programs().join(program));
+        make.arg("-o").arg(programs.join(program));
     }
     let done = make.output().unwrap();
     assert!(done.status.success(), "make {target}: {}", String::from_utf8_lossy(&done.stderr));
@@ -118,6 +122,31 @@ fn the_installed_program_finds_its_own_shim() {
     let path = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim_end());
     assert!(path.starts_with(&prefix), "{} is not below {}", path.display(), prefix.display());
     assert_eq!(fs::read(path).unwrap(), shim_text());
+}
+
+#[test]
+fn one_file_can_be_both_programs() {
+    let scratch = stage::scratch();
+    let (built, prefix) = (scratch.path().join("built"), scratch.path().join("prefix"));
+    fs::create_dir(&built).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_rl-cleanup"), built.join("rl-cleanup")).unwrap();
+    symlink("rl-cleanup", built.join("beakerlib-testwatcher")).unwrap();
+    let variables = [&[format!("PREFIX={}", prefix.display())], &nothing_outside()[..]].concat();
+    make_from(&built, "install", &variables);
+
+    let watcher = prefix.join("bin/beakerlib-testwatcher");
+    assert_eq!(fs::read_link(&watcher).unwrap(), Path::new("rl-cleanup"));
+    symlink("rl-cleanup", prefix.join("bin/testwatcher.py")).unwrap();
+    for name in [watcher, prefix.join("bin/testwatcher.py")] {
+        let ended = stage::command(&name).args(["sh", "-c", "exit 7", "--help"]).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(7), "{}: {said}", name.display());
+        // No option of its own: each word belongs to the command.
+        assert_eq!(stage::command(&name).arg("--version").status().unwrap().code(), Some(127));
+        assert_eq!(stage::command(&name).status().unwrap().code(), Some(2));
+    }
+    let toolkit = stage::command(prefix.join("bin/rl-cleanup")).arg("--version").output().unwrap();
+    assert!(toolkit.stdout.starts_with(b"rl-cleanup "));
 }
 
 #[test]
