@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::hook::ClPath;
 use nix::unistd::{Pid, geteuid};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -90,7 +91,7 @@ impl Watcher {
             _ => {}
         }
         check_private(&dir)?;
-        let path = dir.join(self.file_name());
+        let path = dir.join(file_name(&self.clpath));
         let mut new = tempfile::Builder::new()
             .prefix(".new-")
             .tempfile_in(&dir)
@@ -98,16 +99,6 @@ impl Watcher {
         new.write_all(&self.render()).map_err(|e| Error::io("write", &path, &e))?;
         new.persist(&path).map_err(|e| Error::io("replace", &path, &e.error))?;
         Ok(())
-    }
-
-    /// Removes this watcher's file; silent where there is none.
-    pub fn withdraw(&self) {
-        let _ = fs::remove_file(directory().join(self.file_name()));
-    }
-
-    /// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
-    fn file_name(&self) -> std::ffi::OsString {
-        self.clpath.path().file_name().unwrap_or_default().to_owned()
     }
 
     fn render(&self) -> Vec<u8> {
@@ -158,6 +149,16 @@ impl Watcher {
     pub fn is_alive(&self) -> bool {
         is_running(self.pid, self.start)
     }
+}
+
+/// Removes the file of the watcher with this CLPATH file; silent where there is none.
+pub fn withdraw(clpath: &ClPath) {
+    let _ = fs::remove_file(directory().join(file_name(clpath)));
+}
+
+/// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
+fn file_name(clpath: &ClPath) -> &OsStr {
+    clpath.path().file_name().unwrap_or_default()
 }
 
 fn check_private(dir: &Path) -> Result<()> {
