@@ -8,14 +8,19 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 
 # An append and a watched test are processes of their own, and linked statically they start in half the
 # time. Where the C library's static form is not installed (Fedora: glibc-static), or with STATIC=no,
-# they are linked as cargo does it.
+# they are linked as cargo does it. STATIC=musl takes that library, if rustup has its target.
+# Static, both programs are one file: the C library would be in each of two. At a fixed address it
+# starts with no relocations to work off, and so no slower than a smaller file of the watcher alone.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC ?= $(shell out=$$(mktemp) && echo 'int main(void) { return 0; }' | $(CC) -static -x c - -o "$$out" \
 	2>/dev/null && echo yes; rm -f "$$out")
-ifeq ($(STATIC)$(if $(HOST),yes),yesyes)
-BUILD = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" $(CARGO) build --release --locked --target $(HOST) && \
+TRIPLE = $(if $(filter musl,$(STATIC)),$(subst -gnu,-musl,$(HOST)),$(HOST))
+ifneq ($(and $(filter yes musl,$(STATIC)),$(HOST)),)
+BUILD = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static -C relocation-model=static" \
+	$(CARGO) build --release --locked --bin rl-cleanup --target $(TRIPLE) && \
 	install -d $(TARGET) && \
-	install -m 755 $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/%) $(TARGET)
+	install -m 755 $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/rl-cleanup $(TARGET) && \
+	ln -sf rl-cleanup $(TARGET)/beakerlib-testwatcher
 else
 BUILD = $(CARGO) build --release --locked
 endif
@@ -33,7 +38,8 @@ BUILT = $(PROGRAMS:%=$(TARGET)/%)
 DOCS = README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
 INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(mandir)/man1/rl-cleanup.1 $(mandir)/man1/beakerlib-testwatcher.1 $(mandir)/man7/rl-cleanup-shim.7 \
-	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish
+	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish \
+	$(bashdir)/beakerlib-testwatcher $(fishdir)/beakerlib-testwatcher.fish
 
 PART =
 
@@ -67,7 +73,9 @@ install: $(BUILT) ## install below PREFIX (/usr/local), within DESTDIR
 	install -d "$(DESTDIR)$(bindir)" "$(DESTDIR)$(datadir)" "$(DESTDIR)$(docdir)" \
 	  "$(DESTDIR)$(mandir)/man1" "$(DESTDIR)$(mandir)/man7" \
 	  "$(DESTDIR)$(bashdir)" "$(DESTDIR)$(zshdir)" "$(DESTDIR)$(fishdir)"
-	install -m 755 $(BUILT) "$(DESTDIR)$(bindir)"
+	install -m 755 $(TARGET)/rl-cleanup "$(DESTDIR)$(bindir)"
+	if [ -L $(TARGET)/beakerlib-testwatcher ]; then ln -sf rl-cleanup "$(DESTDIR)$(bindir)/beakerlib-testwatcher"; \
+	else install -m 755 $(TARGET)/beakerlib-testwatcher "$(DESTDIR)$(bindir)"; fi
 	install -m 644 shell/rl-cleanup.sh "$(DESTDIR)$(datadir)"
 	install -m 644 $(DOCS) "$(DESTDIR)$(docdir)"
 	install -m 644 man/rl-cleanup.1 man/beakerlib-testwatcher.1 "$(DESTDIR)$(mandir)/man1"
@@ -75,6 +83,8 @@ install: $(BUILT) ## install below PREFIX (/usr/local), within DESTDIR
 	$(TARGET)/rl-cleanup completions bash >"$(DESTDIR)$(bashdir)/rl-cleanup"
 	$(TARGET)/rl-cleanup completions zsh >"$(DESTDIR)$(zshdir)/_rl-cleanup"
 	$(TARGET)/rl-cleanup completions fish >"$(DESTDIR)$(fishdir)/rl-cleanup.fish"
+	ln -sf rl-cleanup "$(DESTDIR)$(bashdir)/beakerlib-testwatcher"
+	ln -sf rl-cleanup.fish "$(DESTDIR)$(fishdir)/beakerlib-testwatcher.fish"
 
 uninstall: ## remove what install put there
 	rm -f $(foreach file,$(INSTALLED),"$(DESTDIR)$(file)")
@@ -86,4 +96,4 @@ clean: ## remove what was built
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 23
 
--include hooks/install.mk
+-include hooks/install.mk packaging/install.mk

@@ -194,3 +194,60 @@ fn every_function_is_in_the_shims_page_and_in_the_shim() {
         assert!(shim.contains(function), "{function} in the shim");
     }
 }
+
+/// The words of ours in a file that has nothing but words and comments of vim's.
+fn words(text: &str) -> BTreeSet<&str> {
+    let code = text.lines().filter(|line| !line.starts_with('"') && !line.contains("Variable"));
+    code.flat_map(str::split_whitespace).filter(|w| w.starts_with("rl") && !w.contains("Function")).collect()
+}
+
+#[test]
+fn every_function_is_in_vims_files_and_no_others() {
+    // The journal's are BeakerLib's to colour.
+    let ours: BTreeSet<_> = FUNCTIONS.into_iter().filter(|f| !f.starts_with("rlJournal")).collect();
+    let read =
+        |name: &str| std::fs::read_to_string(stage::repository().join("shell/vim").join(name)).unwrap();
+    let mut dictionary = ours.clone();
+    dictionary.insert("rlCleanupID");
+    assert_eq!(words(&read("dictionary.vim")), dictionary);
+    let syntax = read("rl-cleanup.vim");
+    let keywords: String =
+        syntax.lines().filter(|l| l.starts_with("syn keyword")).map(|l| l.to_owned() + "\n").collect();
+    assert_eq!(words(&keywords), ours);
+}
+
+/// Prints what vim takes each of the functions for.
+const VIM: &str = r#"for l in range(1, line("$"))
+    let c = match(getline(l), "rl[A-Z]")
+    call writefile([synIDattr(synID(l, c + 1, 1), "name")], $OUT, "a")
+endfor
+qa!
+"#;
+
+#[test]
+fn vim_colours_the_functions() {
+    let test = "vim_colours_the_functions";
+    let version = stage::command("vim").arg("--version").output().map(|o| o.stdout).unwrap_or_default();
+    let version = String::from_utf8_lossy(&version).into_owned();
+    if !version.contains("+syntax") || !version.contains("+eval") {
+        return stage::skip(test, "there is no vim with syntax and eval");
+    }
+    let scratch = stage::scratch();
+    let place = |name: &str| scratch.path().join(name);
+    std::fs::create_dir_all(place("after/syntax/sh")).unwrap();
+    let syntax = stage::repository().join("shell/vim/rl-cleanup.vim");
+    std::fs::copy(syntax, place("after/syntax/sh/rl-cleanup.vim")).unwrap();
+    std::fs::write(place("ask.vim"), VIM).unwrap();
+    std::fs::write(
+        place("test"),
+        "rlAppendCleanup x\nif x; then rlCleanupMark; fi\nfor i in x; do rlCleanupRun; done\nrlRun x\n",
+    )
+    .unwrap();
+    let mut vim = stage::command("vim");
+    vim.args(["-es", "-u", "NONE", "-i", "NONE", "--cmd"]);
+    vim.arg(format!("set nocp rtp=$VIMRUNTIME,{}", place("after").display()));
+    vim.args(["-c", "syntax on", "-c", "set ft=sh", "-S"]).arg(place("ask.vim")).arg(place("test"));
+    let _ = vim.env("OUT", place("out")).env("TERM", "dumb").status().unwrap();
+    let seen = std::fs::read_to_string(place("out")).unwrap();
+    assert_eq!(seen, "rlCleanupFunction\nrlCleanupFunction\nrlCleanupFunction\n\n");
+}

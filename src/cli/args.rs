@@ -3,7 +3,7 @@
 
 use crate::cleanup::buffer::Id;
 use crate::watch::options::{Duration, HarnessChoice, KillScope, SigtermPolicy};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[command(name = "rl-cleanup", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Cli {
     /// State directory [default: $BEAKERLIB_DIR, else the watcher's private directory]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: Option<PathBuf>,
 
     /// What to do.
@@ -109,7 +109,7 @@ pub struct WatchArgs {
     #[arg(long, short)]
     pub quiet: bool,
     /// The test and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
 }
 

@@ -1,11 +1,11 @@
 //! The subcommands that manage the buffer.
 
-use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
+use super::args::{AddArgs, Command, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
     Caller, Hook, busy, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
     snapshot_kept, snapshot_without_shell,
 };
-use super::{print, render, shield};
+use super::{completions, print, render, shield};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
 use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
@@ -16,7 +16,6 @@ use crate::cleanup::store::{
 use crate::cleanup::syntax;
 use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
-use clap::CommandFactory;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use std::ffi::OsString;
@@ -44,7 +43,7 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
         Command::Run(args) => run(&Caller::new(dir, Some(&args.shell)), &args),
         Command::Status(args) => render::status(&Caller::new(dir, None), args.json),
         Command::Shim(args) => shim(&args),
-        Command::Completions(args) => completions(&args),
+        Command::Completions(args) => completions::completions(&args),
         Command::Watch(_) | Command::Script(_) | Command::HarnessHook { .. } => Ok(()),
     };
     done.map(|()| 0)
@@ -342,18 +341,6 @@ fn shim(args: &ShimArgs) -> Result<()> {
         Some(path) => print(&[path.as_os_str().as_bytes(), b"\n"].concat()),
         None => Err(Error::new(Status::Failed, "the shim is not installed: use eval \"$(rl-cleanup shim)\"")),
     }
-}
-
-fn completions(args: &CompletionsArgs) -> Result<()> {
-    let mut command = Cli::command();
-    let mut text = Vec::new();
-    let shell = match args.shell.as_str() {
-        "zsh" => clap_complete::Shell::Zsh,
-        "fish" => clap_complete::Shell::Fish,
-        _ => clap_complete::Shell::Bash,
-    };
-    clap_complete::generate(shell, &mut command, "rl-cleanup", &mut text);
-    print(&text)
 }
 
 fn now() -> u64 {

@@ -3,6 +3,7 @@
 pub mod args;
 mod caller;
 mod cleanup;
+mod completions;
 mod render;
 mod script;
 mod watch;
@@ -13,6 +14,8 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The exit table of `watch`, for its `--help`.
@@ -27,11 +30,14 @@ Exit status:
   2, 125     usage error, the watcher itself failed
 With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
 
-/// `rl-cleanup`.
+/// `rl-cleanup`; and `beakerlib-testwatcher`, where that is a link to the same file.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if let Some(status) = own_process(&args) {
         return ExitCode::from(status);
+    }
+    if is_testwatcher(&args) {
+        return watch::testwatcher(args.into_iter());
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -62,6 +68,12 @@ pub fn testwatcher(args: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(status);
     }
     watch::testwatcher(args.into_iter())
+}
+
+/// Whether the program was started under the watcher's name, or one made from it (`testwatcher.py`).
+fn is_testwatcher(args: &[OsString]) -> bool {
+    let name = args.first().and_then(|path| Path::new(path).file_name());
+    name.is_some_and(|name| name.as_bytes().windows(11).any(|part| part == b"testwatcher"))
 }
 
 /// What is started under a name of ours: a sentinel, a hook.

@@ -65,6 +65,7 @@ class Row:
                 del env[name]
         log = open(base / "tmt.log", "w")
         command = [venv_python(), ROOT / "tests/harness/tmt_with_rsync.py", "--feeling-safe", "run", "-i", base / "run"]
+        command += [f"--environment={name}={value}" for name, value in self.environment(base).items()]
         command += ["discover", "provision", "execute", "report", "-h", "display", "finish"]
         tmt = subprocess.Popen(command, cwd=base / "tree", env=env, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -73,6 +74,10 @@ class Row:
             if tmt.poll() is None:
                 os.killpg(tmt.pid, signal.SIGKILL)
                 tmt.wait()
+
+    def environment(self, base):
+        """What tmt is told to give the tests: it passes on nothing of its own."""
+        return {}
 
     def prepare(self, base):
         tree = base / "tree"
@@ -120,6 +125,38 @@ class Row:
         return seen
 
 
+class Example(Row):
+    """A test of examples/tmt, as it is there."""
+
+    def __init__(self, framework):
+        must = "a pass, and directory and service are gone"
+        super().__init__("examples/tmt", must, nothing, framework, hang=False, verdict="pass")
+
+    def environment(self, base):
+        path = f"{TARGET / 'debug'}:{os.environ['PATH']}"
+        return {"PATH": path, "BEAKERLIB": beakerlib(), "EXAMPLE_READY": base / "made"}
+
+    def prepare(self, base):
+        base.mkdir(parents=True)
+        shutil.copytree(ROOT / "examples/tmt", base / "tree")
+        for folder in (base / "pids", base / "work"):
+            folder.mkdir()
+        # tmt may not select a test by its framework.
+        tests = base / "tree/tests.fmf"
+        kept = [part for part in tests.read_text().split("\n\n") if f"framework: {self.framework}" in part]
+        tests.write_text("\n\n".join(["duration: 5m", *kept]))
+
+    def watch(self, base, tmt):
+        wait_for("tmt's end", lambda: tmt.poll() is not None)
+        expect((base / "made").exists(), "the test made nothing: " + tail(base / "tmt.log"))
+        made, pid = (base / "made").read_text().split()
+        expect(not os.path.exists(made), f"'{made}' is left")
+        expect(not alive(pid), f"the service {pid} lives on")
+        got = verdict(base)
+        expect(got == self.verdict, f"tmt says {got}, and must say {self.verdict}: " + tail(base / "tmt.log"))
+        return f"both gone, tmt says {got}"
+
+
 def nothing(_base, _tmt):
     """tmt does it all by itself."""
 
@@ -151,6 +188,7 @@ def rows():
         stopped = "stopped at once, cleanup, tmt ends"
         yield row("^C", stopped, interrupt)
         yield row("SIGTERM", stopped, terminate)
+        yield Example(framework)
         yield row("^C twice", "test dead, cleanup runs", interrupt_twice, tenths=30)
 
 

@@ -1,0 +1,9 @@
+rlAppendCleanup
+rlCleanupAppend
+rlCleanupID
+rlCleanupList
+rlCleanupMark
+rlCleanupPrepend
+rlCleanupRemove
+rlCleanupRun
+rlPrependCleanup
