@@ -6,6 +6,7 @@
 //! | room | owns | may be entered from |
 //! |---|---|---|
 //! | [`error`] | every sentence a person reads on failure, and its exit status | everywhere |
+//! | [`trust`] | whose files and directories are believed, and the way to them | everywhere but `error` |
 //! | [`hook`] | the CLPATH file, its private directory, the report in it | `cleanup`, `watch`, `cli` |
 //! | [`registry`] | which watchers are alive, and until when | `cleanup`, `watch`, `cli` |
 //! | [`cleanup`] | buffer, snapshot, final script, state directory | `cli` |
@@ -21,4 +22,5 @@ pub mod error;
 pub mod harness;
 pub mod hook;
 pub mod registry;
+pub mod trust;
 pub mod watch;

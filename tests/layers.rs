@@ -1,5 +1,5 @@
 //! Imports run downward (CONTRIBUTING.md): bin -> cli -> {watch, cleanup, harness} -> hook,
-//! registry -> error. The two halves do not know each other, and pure rooms do no I/O.
+//! registry -> trust -> error. The two halves do not know each other, and pure rooms do no I/O.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("error", &[][..]),
-        ("hook", &["error"]),
-        ("registry", &["error", "hook"]),
-        ("cleanup", &["error", "hook", "registry"]),
-        ("harness", &["error", "hook", "registry"]),
-        ("watch", &["error", "hook", "registry", "harness"]),
-        ("cli", &["error", "hook", "registry", "harness", "watch", "cleanup"]),
+        ("trust", &["error"]),
+        ("hook", &["error", "trust"]),
+        ("registry", &["error", "trust", "hook"]),
+        ("cleanup", &["error", "trust", "hook", "registry"]),
+        ("harness", &["error", "trust", "hook", "registry"]),
+        ("watch", &["error", "trust", "hook", "registry", "harness"]),
+        ("cli", &["error", "trust", "hook", "registry", "harness", "watch", "cleanup"]),
     ])
 }
 

@@ -76,7 +76,7 @@ impl Caller {
 
     /// Whose final script the watcher will run.
     pub(super) fn hook_state(&self, script: &Path) -> Hook {
-        match self.clpath.as_ref().map(ClPath::read) {
+        match self.clpath.as_ref().map(|clpath| clpath.read_trusting(self.trust)) {
             None | Some(Err(_)) => Hook::NoWatcher,
             Some(Ok(Hooked::Script(hooked))) if !same_file(&hooked, script) && has_entries(&hooked) => {
                 Hook::Theirs(hooked)
@@ -87,10 +87,15 @@ impl Caller {
 
     /// Makes the watcher run `script`, unless a script with entries is hooked already.
     pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
+        let Some(clpath) = &self.clpath else { return Ok(Hook::NoWatcher) };
+        match clpath.read_trusting(self.trust) {
+            // Who has put something else in its place has the watcher run that.
+            Err(error) if error.status() == Status::Untrusted => return Err(error),
+            Ok(hooked) if hooked != Hooked::Script(script.to_owned()) => {}
+            _ => return Ok(self.hook_state(script)),
+        }
         let state = self.hook_state(script);
-        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath)
-            && clpath.read()? != Hooked::Script(script.to_owned())
-        {
+        if state == Hook::Ours {
             clpath.write(script)?;
         }
         Ok(state)
