@@ -78,11 +78,21 @@ impl ClPath {
     /// Removes the file and, if it is ours, the private directory with all that is in it.
     pub fn remove(&self) {
         let _ = std::fs::remove_file(&self.0);
-        let dir = self.private_dir();
-        // Mostly empty.
-        if std::fs::remove_dir(&dir).is_err() && self.has_private_dir() {
-            let _ = std::fs::remove_dir_all(&dir);
+        self.remove_empty_dir();
+        if self.has_private_dir() {
+            let _ = std::fs::remove_dir_all(self.private_dir());
         }
+    }
+
+    /// Removes the private directory if there is nothing in it.
+    pub fn remove_empty_dir(&self) {
+        let _ = std::fs::remove_dir(self.private_dir());
+    }
+
+    /// Whether the file or the private directory is still there.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.0.exists() || self.has_private_dir()
     }
 
     /// Whether a cleanup has been started.

@@ -96,8 +96,8 @@ impl Watcher {
             _ => {}
         }
         let held = open_own_directory(&dir)?;
-        let name = self.file_name();
-        let path = dir.join(&name);
+        let name = file_name(&self.clpath);
+        let path = dir.join(name);
         let mut new = tempfile::Builder::new()
             .prefix(".new-")
             .make_in(&dir, |path| {
@@ -108,22 +108,10 @@ impl Watcher {
             .map_err(|e| Error::io("write", &path, &e))?;
         new.write_all(&self.render()).map_err(|e| Error::io("write", &path, &e))?;
         let temporary = new.path().file_name().unwrap_or_default().to_owned();
-        renameat(&held, &*temporary, &held, &*name).map_err(|e| Error::os("replace", &path, e))?;
+        renameat(&held, &*temporary, &held, name).map_err(|e| Error::os("replace", &path, e))?;
         // The name is gone, so there is nothing left for tempfile to remove.
         let _ = new.into_temp_path().keep();
         Ok(())
-    }
-
-    /// Removes this watcher's file; silent where there is none.
-    pub fn withdraw(&self) {
-        if let Ok(dir) = open_own_directory(&directory()) {
-            let _ = unlinkat(&dir, &*self.file_name(), UnlinkatFlags::NoRemoveDir);
-        }
-    }
-
-    /// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
-    fn file_name(&self) -> std::ffi::OsString {
-        self.clpath.path().file_name().unwrap_or_default().to_owned()
     }
 
     fn render(&self) -> Vec<u8> {
@@ -174,6 +162,18 @@ impl Watcher {
     pub fn is_alive(&self) -> bool {
         is_running(self.pid, self.start)
     }
+}
+
+/// Removes the file of the watcher with this CLPATH file; silent where there is none.
+pub fn withdraw(clpath: &ClPath) {
+    if let Ok(dir) = open_own_directory(&directory()) {
+        let _ = unlinkat(&dir, file_name(clpath), UnlinkatFlags::NoRemoveDir);
+    }
+}
+
+/// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
+fn file_name(clpath: &ClPath) -> &OsStr {
+    clpath.path().file_name().unwrap_or_default()
 }
 
 /// Every watcher of this user that is alive, sorted by pid.

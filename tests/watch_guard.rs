@@ -78,6 +78,23 @@ fn a_killed_session_is_survived() {
     cleaned_after(&arena);
 }
 
+/// A watcher may be killed before it has made the private directory. Its guard leaves its proof of having
+/// started a cleanup all the same: else its own guard, should it be killed too, would start a second one.
+#[test]
+fn a_guard_leaves_its_proof_where_its_watcher_has_left_no_directory() {
+    let arena = Arena::new();
+    hanging(&arena);
+    arena.script("cleanup.sh", "ls $TESTWATCHER_CLPATH.d >> proof; echo $TESTWATCHER_OUTCOME >> cleaned");
+    let run = arena.start(arena.watcher(&["./test.sh"]));
+    number(&arena, "pid");
+    let dir = format!("{}.d", arena.text("clpath").trim());
+    until("the private directory", || std::fs::remove_dir(&dir).is_ok());
+    run.signal(Signal::SIGKILL);
+    assert_eq!(run.end().status, 137);
+    cleaned_after(&arena);
+    assert_eq!(arena.text("proof"), "cleanup-started\n");
+}
+
 /// A guard costs nothing to see: silent in a normal run, one process, gone with the watcher.
 #[test]
 fn a_guard_is_silent_and_leaves_with_its_watcher() {

@@ -52,6 +52,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a group that holds the terminal may take to stop by itself at ^Z.
 const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
+/// How long a stop waits for the last member of the group to have stopped.
+const STOPPED: Duration = Duration::from_secs(1);
 /// How long the end waits for the reader of the cleanup's output.
 const REST: Duration = Duration::from_secs(2);
 /// How often a guard that somebody kills is replaced.
@@ -742,6 +744,8 @@ impl Watcher {
     }
 
     fn cleanup_launch(&self, outcome: Outcome, descriptors: Vec<(RawFd, RawFd)>) -> script::Run {
+        // A watcher that was killed early has left none to its guard.
+        let _ = self.clpath.make_private_dir();
         // The guard's proof, should we be killed between this start and the word to it.
         let marker = self
             .clpath
@@ -857,7 +861,7 @@ impl Watcher {
         self.alarms.cancel(Alarm::Stop);
         let group = self.current();
         if let Some(group) = group {
-            group.signal(Signal::SIGSTOP);
+            group.stop(STOPPED);
         }
         let lent = self.terminal.as_ref().and_then(|t| t.lent_to().and(t.settings_now()));
         if let Some(terminal) = &mut self.terminal
@@ -899,16 +903,14 @@ impl Watcher {
             terminal.restore();
         }
         self.end_ties();
-        if !leaving {
-            self.end_files();
-        }
-        self.registry_entry("").withdraw();
+        let swept = !leaving && self.end_files();
+        registry::withdraw(&self.clpath);
         if !self.voice.is_quiet() && self.account.has_test() {
             summary::lines(&self.state, &self.account).iter().for_each(|line| self.voice.note(line));
         }
         self.await_guard();
-        if !leaving && self.account.kept.is_none() && self.clpath.path().exists() {
-            // There was no guard, or somebody has killed it.
+        if swept && self.clpath.is_left() {
+            // There was no guard, or somebody has killed it, perhaps in the middle of its work.
             self.clpath.remove();
         }
         account::exit_status(&self.state, &self.account, self.options.answer)
@@ -977,18 +979,22 @@ impl Watcher {
     }
 
     /// Has the CLPATH file and its directory removed, the latter unless a person is sent there. The
-    /// guard does that while we end other things, and even if we are killed meanwhile.
-    fn end_files(&mut self) {
+    /// guard does that while we end other things, and even if we are killed meanwhile. Whether both go.
+    fn end_files(&mut self) -> bool {
         let dir = self.clpath.private_dir();
         let ours = self.clpath.has_private_dir();
         let left = ours && std::fs::metadata(dir.join("clbuff")).is_ok_and(|m| m.len() > 0);
         let has_log = self.account.logs.iter().any(|log| log.starts_with(&dir));
         if !left && !has_log {
-            return self.tell_guard(Word::Sweep);
+            self.tell_guard(Word::Sweep);
+            // What takes longest of it, while the guard wakes up.
+            self.clpath.remove_empty_dir();
+            return true;
         }
         let _ = std::fs::remove_file(self.clpath.path());
         self.account.kept = left.then_some(dir);
         self.tell_guard(Word::Leave);
+        false
     }
 
     /// The guard leaves before we do, so that nobody who waits for our output waits for it.

@@ -14,6 +14,7 @@ use std::fs;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A process group, named by its leader's pid. Keeps the minus sign of `kill(2)` in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +37,27 @@ impl Group {
     pub fn signal(self, signal: Signal) {
         // EPERM means that every member changed its user; there is nothing more to try.
         let _ = killpg(self.0, signal);
+    }
+
+    /// Stops every member, and waits until all of them have stopped, for at most `limit`: one that hangs
+    /// in the kernel may take as long as it likes.
+    ///
+    /// Going on sooner would leave a child behind that is just being forked. The kernel notes the SIGSTOP
+    /// for it, but forgets to take that back at a SIGCONT, which is ignored by default and so dropped before
+    /// anybody looks at forks under way (kernel/signal.c: `prepare_signal`, `multiprocess`). Who has stopped
+    /// forks nothing.
+    pub fn stop(self, limit: Duration) {
+        self.signal(Signal::SIGSTOP);
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(1);
+        // Where there is no /proc, nobody can tell.
+        while let Members::Living(members) = self.members() {
+            if members.iter().all(Process::runs_no_more) || Instant::now() >= deadline {
+                return;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
     }
 
     /// Whether the group has no member at all, not even an unreaped one.
@@ -97,8 +119,24 @@ impl Process {
         !matches!(self.state, 'Z' | 'X' | 'x') || self.threads > 1 || self.parent == Pid::this()
     }
 
+    /// Whether it is stopped or over, with all its threads.
+    fn runs_no_more(&self) -> bool {
+        let rests = |state: char| matches!(state, 'T' | 't' | 'Z' | 'X' | 'x');
+        rests(self.state) && (self.threads == 1 || self.thread_states().all(rests))
+    }
+
+    fn thread_states(&self) -> impl Iterator<Item = char> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        threads
+            .filter_map(|thread| Self::parse(self.pid, &fs::read(thread.path().join("stat")).ok()?))
+            .map(|thread| thread.state)
+    }
+
     fn read(pid: Pid) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(pid: Pid, stat: &[u8]) -> Option<Self> {
         let open = stat.iter().position(|&b| b == b'(')?;
         let close = stat.iter().rposition(|&b| b == b')')?;
         let mut rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?.split(' ');

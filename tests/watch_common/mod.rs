@@ -15,7 +15,7 @@ pub const TOOLKIT: &str = env!("CARGO_BIN_EXE_rl-cleanup");
 pub const WATCHER: &str = env!("CARGO_BIN_EXE_beakerlib-testwatcher");
 
 /// Long enough for the slowest machine; a test that gets here has failed.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Polls until `done`, or panics with `what`.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
