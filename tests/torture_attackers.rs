@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use torture::{Part, scale};
 
@@ -53,9 +53,7 @@ struct Field {
 
 impl Field {
     fn new() -> Self {
-        let place = |dir| tempfile::Builder::new().prefix("rl-cleanup-attack-").tempdir_in(dir);
-        // In memory: what is proven here needs no disk, and the tool waits for it at each change.
-        let root = place("/dev/shm").ok().filter(may_execute).unwrap_or_else(|| place("/var/tmp").unwrap());
+        let root = scratch(ground());
         let field = Self { root, elsewhere: Mutex::default() };
         field.chmod("", 0o755);
         field.make_dir("ground", 0o1777);
@@ -64,8 +62,10 @@ impl Field {
             fs::write(field.path(name), "precious\n").unwrap();
             field.chmod(name, 0o600);
         }
-        field.attack("printf '#!/bin/bash\n%s\n' \"$BYTES\" >his.sh; chmod 755 his.sh; mkdir his");
-        field.attack("cd his; for n in clbuff clbuff.lock cleanup.sh; do cp ../his.sh $n; done");
+        field.attack(concat!(
+            "printf '#!/bin/bash\n%s\n' \"$BYTES\" >his.sh; chmod 755 his.sh; mkdir his; ",
+            "cd his; for n in clbuff clbuff.lock cleanup.sh; do cp ../his.sh $n; done"
+        ));
         field
     }
 
@@ -160,11 +160,22 @@ impl Field {
     }
 }
 
-fn may_execute(dir: &tempfile::TempDir) -> bool {
-    let program = dir.path().join("true");
-    let copied = Command::new("cp").arg("/bin/true").arg(&program).status().is_ok_and(|s| s.success());
-    let works = copied && Command::new(&program).status().is_ok_and(|s| s.success());
-    fs::remove_file(program).is_ok() && works
+fn scratch(dir: &str) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("rl-cleanup-attack-").tempdir_in(dir).unwrap()
+}
+
+/// In memory: what is proven here needs no disk, and the tool waits for it at each change.
+fn ground() -> &'static str {
+    static GROUND: OnceLock<&str> = OnceLock::new();
+    GROUND.get_or_init(|| {
+        let memory = tempfile::tempdir_in("/dev/shm");
+        let executes = memory.is_ok_and(|dir| {
+            let program = dir.path().join("true");
+            let copied = Command::new("cp").arg("/bin/true").arg(&program).status();
+            copied.is_ok_and(|s| s.success()) && Command::new(&program).status().is_ok_and(|s| s.success())
+        });
+        if executes { "/dev/shm" } else { "/var/tmp" }
+    })
 }
 
 /// Runs to the end, within the deadline.
@@ -318,6 +329,10 @@ const COMMANDS: [&[&str]; 7] = [
 /// Root uses the directory in every way there is, under a watcher and without one.
 fn use_directory(part: &Part, field: &Field, dir: &Path, answer: Answer, what: &str) {
     for args in COMMANDS {
+        // The short form leaves out what takes the same way as another one.
+        if !torture::is_full() && matches!(args[0], "prepend" | "show" | "clear") {
+            continue;
+        }
         let changes = matches!(args[0], "append" | "prepend" | "rehook");
         let outcome = run(field.tool(args).env("BEAKERLIB_DIR", dir)).and_then(|ended| {
             field.unharmed()?;
@@ -785,7 +800,7 @@ fn exchanged_directories(part: &Part) {
     let name = |name: &str| field.path("ground/above").join(name).display().to_string();
     let _loop = Loop::start(&field, &["exchange", &name("state"), &name("evil"), &name("spare")]);
     let hooks = "echo \"$BEAKERLIB_DIR/cleanup.sh\" >\"$TESTWATCHER_CLPATH\"";
-    for n in 0..scale(60, 2000) {
+    for n in 0..scale(40, 2000) {
         let outcome = run(field.watch(hooks).env("BEAKERLIB_DIR", &state)).and_then(|_| field.unharmed());
         part.count(outcome.map_err(|how| format!("exchanged directory, watch {n}: {how}")));
         let ended = run(field.tool(["append", "true"]).env("BEAKERLIB_DIR", &state));
@@ -805,7 +820,7 @@ fn flickering_name(part: &Part) {
     let precious = field.path("precious");
     let orders = [&dir, &precious].map(|p| p.display().to_string());
     let attacker = Loop::start(&field, &["flicker", &orders[0], &orders[1]]);
-    for n in 0..scale(150, 10_000) {
+    for n in 0..scale(100, 10_000) {
         let outcome = run(field.tool(["append", "true"]).env("BEAKERLIB_DIR", &dir)).and_then(|ended| {
             field.unharmed()?;
             match ended.status {
@@ -826,7 +841,7 @@ fn flickering_name(part: &Part) {
 
 /// The CLPATH file is gone, and the attacker writes his own there again and again.
 fn flickering_clpath(part: &Part) {
-    for n in 0..scale(6, 300) {
+    for n in 0..scale(4, 300) {
         let field = Field::new();
         fs::write(field.path("rootprog"), format!("#!/bin/bash\n{}\n", field.bytes())).unwrap();
         field.chmod("rootprog", 0o755);
@@ -930,7 +945,7 @@ fn tmpdir_of_another_user_is_not_used() {
     }
     let field = Field::new();
     // The field may be in /var/tmp itself, so this is in /tmp.
-    let his = tempfile::Builder::new().prefix("rl-cleanup-attack-").tempdir().unwrap();
+    let his = scratch("/tmp");
     chown(his.path(), Some(ATTACKER), Some(ATTACKER)).unwrap();
     let inner = "mount -t tmpfs none /mnt && cp \"$RL\" /mnt/rl && mount -t tmpfs -o ro none /var/tmp || exit 99\n\
                  cd /; exec /mnt/rl watch -- /bin/bash -c 'echo \"at $TESTWATCHER_CLPATH\"'";
