@@ -162,9 +162,9 @@ __rlc_define() {
 
 __rlc_start() { # rlJournalStart
   # A variable, since "${x#*$'\n'}" depends on 'shopt -s extquote'.
-  builtin local __rlcl_status __rlcl_clpath __rlcl_found __rlcl_newline
+  builtin local __rlcl_status __rlcl_clpath __rlcl_found __rlcl_newline __rlcl_guessed
   __rlcl_newline=$'\n'
-  __rlcl_status=0 __rlcl_clpath=${TESTWATCHER_CLPATH-} __rlcl_found=''
+  __rlcl_status=0 __rlcl_clpath=${TESTWATCHER_CLPATH-} __rlcl_found='' __rlcl_guessed=''
   if __rlc_in_cleanup; then
     if __rlc_has __rlc_own_rlJournalStart; then __rlc_own_rlJournalStart "$@" || __rlcl_status=$?; fi
     builtin return "$__rlcl_status"
@@ -172,12 +172,18 @@ __rlc_start() { # rlJournalStart
   __rlc_started=1 __rlc_warned='' __rlc_ended='' __rlc_untrusted=''
   if [[ -z ${BEAKERLIB_DIR-} && -n ${TESTID-} ]]; then
     BEAKERLIB_DIR=/var/tmp/beakerlib-$TESTID
+    __rlcl_guessed=1
   fi
   # Made here, and not by BeakerLib under whatever umask the test has.
-  BEAKERLIB_DIR=$(
-    { __rlc_calm; } >/dev/null
-    __rlc_exec script prepare
-  ) || __rlc_untrusted=1
+  __rlc_prepare || __rlcl_status=$?
+  if [[ $__rlcl_status == 4 && -n $__rlcl_guessed ]]; then
+    # Anybody can guess that name, and BeakerLib sources a file it finds there (PersistentData).
+    __rlcl_status=0 BEAKERLIB_DIR=''
+    __rlc_prepare || __rlcl_status=$?
+    builtin printf '%s\n' "rl-cleanup: the journal goes to '$BEAKERLIB_DIR' instead" >&2
+  fi
+  ((__rlcl_status == 0)) || __rlc_untrusted=1
+  __rlcl_status=0
   builtin export BEAKERLIB_DIR
   if __rlc_has __rlc_own_rlJournalStart; then
     # BeakerLib's function would take the hook away from whoever has it.
@@ -208,6 +214,13 @@ __rlc_start() { # rlJournalStart
   esac
   [[ -n ${__INTERNAL_TESTWATCHER_ACTIVE-} ]] || __rlc_arm
   builtin return "$__rlcl_status"
+}
+
+__rlc_prepare() { # makes the state directory, and sets BEAKERLIB_DIR
+  BEAKERLIB_DIR=$(
+    { __rlc_calm; } >/dev/null
+    __rlc_exec script prepare
+  )
 }
 
 __rlc_end() { # rlJournalEnd

@@ -6,10 +6,12 @@
 
 use crate::bounds;
 use crate::error::{Error, Result};
+use crate::trust::{IfMissing, Trust, is, open_own_directory, open_own_file, walk};
 use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
 use nix::time::{ClockId, clock_gettime};
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -147,19 +149,32 @@ impl ClPath {
     /// path anew. Never blocks on a FIFO, never reads more than one path's worth.
     ///
     /// # Errors
-    /// The file is gone, is not a regular file, cannot be read, or its first line has no end.
+    /// The file is gone, is not a regular file, cannot be read, could be another user's work, or its
+    /// first line has no end.
     pub fn read(&self) -> Result<Hooked> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).bits())
-            .open(&self.0)
-            .map_err(|e| Error::io("read", &self.0, &e))?;
-        let meta = file.metadata().map_err(|e| Error::io("read", &self.0, &e))?;
-        if !meta.is_file() {
+        self.read_trusting(Trust::default())
+    }
+
+    /// The same for a process that sudo's variable may not have reached.
+    ///
+    /// # Errors
+    /// As [`ClPath::read`].
+    pub fn read_trusting(&self, trust: Trust) -> Result<Hooked> {
+        let place = walk(&self.0, trust, IfMissing::Fail).map_err(|stop| stop.into_reading(&self.0))?;
+        let file = place
+            .open(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+            .map_err(|e| Error::os("read", &self.0, e))?;
+        let stat = fstat(&file).map_err(|e| Error::os("read", &self.0, e))?;
+        if !is(&stat, SFlag::S_IFREG) {
             return Err(Error::untrusted(&self.0, "it is not a regular file"));
         }
+        // Whoever can write it chooses which of root's programs is run as cleanup.
+        trust.check(&stat).map_err(|why| Error::untrusted(&self.0, &why))?;
         let mut text = Vec::new();
-        file.take(FIRST_LINE_MAX).read_to_end(&mut text).map_err(|e| Error::io("read", &self.0, &e))?;
+        File::from(file)
+            .take(FIRST_LINE_MAX)
+            .read_to_end(&mut text)
+            .map_err(|e| Error::io("read", &self.0, &e))?;
         Hooked::parse(&text)
             .ok_or_else(|| Error::untrusted(&self.0, "its first line is longer than any path"))
     }
@@ -179,13 +194,7 @@ impl ClPath {
         });
         match replaced {
             Ok(_) => Ok(()),
-            Err(_) => OpenOptions::new()
-                .write(true)
-                .truncate(true)
-                .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
-                .open(&self.0)
-                .and_then(|mut file| file.write_all(&line))
-                .map_err(|e| Error::io("write", &self.0, &e)),
+            Err(_) => self.overwrite(&line).map_err(|e| Error::io("write", &self.0, &e)),
         }
     }
 
@@ -194,13 +203,7 @@ impl ClPath {
     /// # Errors
     /// It cannot be written.
     pub fn empty(&self) -> Result<()> {
-        OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
-            .open(&self.0)
-            .map(drop)
-            .map_err(|e| Error::io("write", &self.0, &e))
+        self.overwrite(b"").map_err(|e| Error::io("write", &self.0, &e))
     }
 
     /// Made in the private directory, which the watcher removes with all that is in it; what a writer
@@ -217,6 +220,20 @@ impl ClPath {
             }
         }
         tempfile::Builder::new().prefix(&format!("{NEW}{}-", std::process::id())).tempfile_in(&dir)
+    }
+
+    /// Not one byte is lost before it is known whose file that is.
+    fn overwrite(&self, line: &[u8]) -> std::io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
+            .open(&self.0)?;
+        let stat = fstat(&file)?;
+        if !is(&stat, SFlag::S_IFREG) || stat.st_nlink > 1 || Trust::default().check(&stat).is_err() {
+            return Err(nix::errno::Errno::EPERM.into());
+        }
+        file.set_len(0)?;
+        file.write_all(line)
     }
 }
 
@@ -287,12 +304,10 @@ impl Report {
     /// The private directory is gone or belongs to somebody else.
     pub fn append(&self, rows: &[Row]) -> Result<()> {
         let text: String = rows.iter().map(Row::render).collect();
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-            .open(&self.0)
+        let dir = open_own_directory(self.0.parent().unwrap_or(Path::new(".")))?;
+        let name = self.0.file_name().unwrap_or_default();
+        open_own_file(&dir, name, OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT)
+            .map_err(std::io::Error::from)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|e| Error::io("write", &self.0, &e))
     }
@@ -307,20 +322,12 @@ impl Report {
             .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(&self.0);
         let Ok(file) = opened else { return Ok(Vec::new()) };
-        if !file.metadata().is_ok_and(|m| m.is_file() && owner_is_trusted(m.uid())) {
+        if !file.metadata().is_ok_and(|m| m.is_file() && Trust::default().owns(m.uid())) {
             return Ok(Vec::new());
         }
         let bytes = bounds::read_open(&file, &self.0, bounds::REPORT)?;
         Ok(String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect())
     }
-}
-
-/// Whether files of `uid` are this user's, root's, or those of the user whom sudo names (sudo(8)).
-#[must_use]
-pub fn owner_is_trusted(uid: u32) -> bool {
-    uid == 0
-        || uid == nix::unistd::geteuid().as_raw()
-        || std::env::var("SUDO_UID").ok().and_then(|v| v.parse().ok()) == Some(uid)
 }
 
 impl Row {

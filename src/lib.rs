@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`error`] | every sentence a person reads on failure, and its exit status | everywhere |
 //! | [`bounds`] | how much of anything is read, and reading a file that may be anybody's | everywhere |
+//! | [`trust`] | whose files and directories are believed, and the way to them | everywhere but `error` |
 //! | [`hook`] | the CLPATH file, its private directory, the report in it | `cleanup`, `watch`, `cli` |
 //! | [`registry`] | which watchers are alive, and until when | `cleanup`, `watch`, `cli` |
 //! | [`cleanup`] | buffer, snapshot, final script, state directory | `cli` |
@@ -23,4 +24,5 @@ pub mod error;
 pub mod harness;
 pub mod hook;
 pub mod registry;
+pub mod trust;
 pub mod watch;

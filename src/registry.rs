@@ -6,12 +6,17 @@
 use crate::bounds;
 use crate::error::{Error, Result};
 use crate::hook::ClPath;
-use nix::unistd::{Pid, geteuid};
-use std::ffi::OsStr;
-use std::fs;
+use crate::trust::{open_own_directory, open_own_file};
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// A watcher as its file describes it.
@@ -102,14 +107,22 @@ impl Watcher {
             }
             _ => {}
         }
-        check_private(&dir)?;
-        let path = dir.join(file_name(&self.clpath));
+        let held = open_own_directory(&dir)?;
+        let name = file_name(&self.clpath);
+        let path = dir.join(name);
         let mut new = tempfile::Builder::new()
             .prefix(".new-")
-            .tempfile_in(&dir)
+            .make_in(&dir, |path| {
+                let name = path.file_name().unwrap_or_default();
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+                Ok(File::from(openat(&held, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
+            })
             .map_err(|e| Error::io("write", &path, &e))?;
         new.write_all(&self.render()).map_err(|e| Error::io("write", &path, &e))?;
-        new.persist(&path).map_err(|e| Error::io("replace", &path, &e.error))?;
+        let temporary = new.path().file_name().unwrap_or_default().to_owned();
+        renameat(&held, &*temporary, &held, name).map_err(|e| Error::os("replace", &path, e))?;
+        // The name is gone, so there is nothing left for tempfile to remove.
+        let _ = new.into_temp_path().keep();
         Ok(())
     }
 
@@ -185,20 +198,14 @@ fn unescape(text: &str) -> String {
 
 /// Removes the file of the watcher with this CLPATH file; silent where there is none.
 pub fn withdraw(clpath: &ClPath) {
-    let _ = fs::remove_file(directory().join(file_name(clpath)));
+    if let Ok(dir) = open_own_directory(&directory()) {
+        let _ = unlinkat(&dir, file_name(clpath), UnlinkatFlags::NoRemoveDir);
+    }
 }
 
 /// Named after the CLPATH file, so that a guard that takes over replaces its watcher's file.
 fn file_name(clpath: &ClPath) -> &OsStr {
     clpath.path().file_name().unwrap_or_default()
-}
-
-fn check_private(dir: &Path) -> Result<()> {
-    let meta = fs::symlink_metadata(dir).map_err(|e| Error::io("read", dir, &e))?;
-    if !meta.is_dir() || meta.uid() != geteuid().as_raw() || meta.mode() & 0o077 != 0 {
-        return Err(Error::untrusted(dir, "it is not a directory of this user alone (mode 0700)"));
-    }
-    Ok(())
 }
 
 /// Every watcher of this user that is alive, sorted by pid.
@@ -210,23 +217,29 @@ pub fn live() -> Vec<Watcher> {
 /// The same, in a registry directory that is known already.
 #[must_use]
 pub fn live_in(dir: &Path) -> Vec<Watcher> {
-    if check_private(dir).is_err() {
-        return Vec::new();
-    }
-    let Ok(names) = fs::read_dir(dir) else { return Vec::new() };
-    let mut found = Vec::new();
-    for path in names.flatten().map(|n| n.path()) {
-        // Only looked at: a guard that takes over renames its own file over its watcher's, and
-        // somebody who removed what he took for a dead one's would remove that.
-        found.extend(read(&path).filter(Watcher::is_alive));
-    }
+    let Ok(dir) = open_own_directory(dir) else { return Vec::new() };
+    // Only looked at: a guard that takes over renames its own file over its watcher's, and
+    // somebody who removed what he took for a dead one's would remove that.
+    let found = names(&dir).into_iter().filter_map(|name| Watcher::parse(&read(&dir, &name)?.0));
+    let mut found: Vec<Watcher> = found.filter(Watcher::is_alive).collect();
     found.sort_by_key(|w| w.pid);
     found
 }
 
-/// The watcher of one file; whatever is no such file is nobody.
-fn read(path: &Path) -> Option<Watcher> {
-    Watcher::parse(&bounds::read(path, bounds::REGISTRY).ok()?)
+fn names(dir: &OwnedFd) -> Vec<OsString> {
+    let Ok(mut dir) = dir.try_clone().map_err(|_| ()).and_then(|fd| Dir::from_fd(fd).map_err(|_| ())) else {
+        return Vec::new();
+    };
+    let names = dir.iter().flatten().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+    names.filter(|name| name != "." && name != "..").collect()
+}
+
+/// A watcher's file, and how long ago it was written.
+fn read(dir: &OwnedFd, name: &OsStr) -> Option<(Vec<u8>, std::time::Duration)> {
+    let file = open_own_file(dir, name, OFlag::O_RDONLY).ok()?;
+    let age = file.metadata().and_then(|meta| meta.modified()).ok()?.elapsed().unwrap_or_default();
+    // What is larger than any watcher's is nobody's.
+    Some((bounds::read_open(&file, Path::new(name), bounds::REGISTRY).unwrap_or_default(), age))
 }
 
 /// How long a dead watcher's file is left for a guard that may be taking over.
@@ -234,17 +247,11 @@ const TAKEOVER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Removes the files of watchers that died without a successor.
 pub fn sweep() {
-    let dir = directory();
-    let Ok(names) = fs::read_dir(&dir) else { return };
-    if check_private(&dir).is_err() {
-        return;
-    }
-    for path in names.flatten().map(|n| n.path()) {
-        let old = fs::symlink_metadata(&path)
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > TAKEOVER));
-        if old && !read(&path).is_some_and(|w| w.is_alive()) {
-            let _ = fs::remove_file(&path);
+    let Ok(dir) = open_own_directory(&directory()) else { return };
+    for name in names(&dir) {
+        let Some((bytes, age)) = read(&dir, &name) else { continue };
+        if age > TAKEOVER && !Watcher::parse(&bytes).is_some_and(|w| w.is_alive()) {
+            let _ = unlinkat(&dir, &*name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Imports run downward (CONTRIBUTING.md): bin -> cli -> {watch, cleanup, harness} -> hook,
-//! registry -> error. The two halves do not know each other, and pure rooms do no I/O.
+//! registry -> trust -> error. The two halves do not know each other, and pure rooms do no I/O.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
@@ -10,12 +10,13 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("error", &[][..]),
         ("bounds", &["error"]),
-        ("hook", &["error", "bounds"]),
-        ("registry", &["error", "bounds", "hook"]),
-        ("cleanup", &["error", "bounds", "hook", "registry"]),
-        ("harness", &["error", "bounds", "hook", "registry"]),
-        ("watch", &["error", "bounds", "hook", "registry", "harness"]),
-        ("cli", &["error", "bounds", "hook", "registry", "harness", "watch", "cleanup"]),
+        ("trust", &["error"]),
+        ("hook", &["error", "bounds", "trust"]),
+        ("registry", &["error", "bounds", "trust", "hook"]),
+        ("cleanup", &["error", "bounds", "trust", "hook", "registry"]),
+        ("harness", &["error", "bounds", "trust", "hook", "registry"]),
+        ("watch", &["error", "bounds", "trust", "hook", "registry", "harness"]),
+        ("cli", &["error", "bounds", "trust", "hook", "registry", "harness", "watch", "cleanup"]),
     ])
 }
 

@@ -1,17 +1,19 @@
 //! The state directory: whom to trust in it, its lock, and how its files are replaced.
 //!
-//! Everything goes through a descriptor of the directory, and every file is looked at after it was
-//! opened, so that nobody can swap a name in between. Must not know what the files mean.
+//! Everything goes through a descriptor of the directory, to which `trust` has found a way that nobody
+//! else can bend, and every file is looked at after it was opened, so that nobody can swap a name in
+//! between. Must not know what the files mean.
 
 use crate::bounds;
 use crate::error::{Error, Result, Status};
-use crate::hook::owner_is_trusted;
+pub use crate::trust::{IfMissing, Trust};
+use crate::trust::{Stop, is, walk};
 use fs2::FileExt;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, syncfs, unlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -33,22 +35,6 @@ const TEMPORARY: &str = ".rl-cleanup-";
 const NOTE_MAX: usize = 1 << 16;
 /// How long to wait for another process's change.
 pub const LOCK_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Whom the caller trusts, beyond itself and root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Trust {
-    /// The user whom sudo(8) names, where its variable does not reach this process.
-    pub sudo_uid: Option<u32>,
-}
-
-/// What to do when the directory is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfMissing {
-    /// Make it, mode 0700.
-    Make,
-    /// Exit status 3.
-    Fail,
-}
 
 /// A trusted state directory, held open.
 #[derive(Debug)]
@@ -97,17 +83,16 @@ impl Store {
     /// It is missing (exit status 3 with [`IfMissing::Fail`]), or could be another user's work (4).
     pub fn open(path: &Path, if_missing: IfMissing, trust: Trust) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|e| Error::io("find", path, &e))?;
-        if if_missing == IfMissing::Make {
-            make_directory(&path)?;
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        check_link(&path, trust)?;
-        let dir = openat(AT_FDCWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
+        let place = walk(&path, trust, if_missing).map_err(|stop| match stop {
+            Stop::System("open", _, Errno::ENOENT) => Error::no_buffer(&path),
+            stop => stop.into(),
+        })?;
+        let dir = place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY).map_err(|errno| match errno {
             Errno::ENOENT => Error::no_buffer(&path),
             _ => Error::os("open", &path, errno),
         })?;
         let stat = fstat(&dir).map_err(|e| Error::os("read", &path, e))?;
-        check_owner(&stat, &path, trust)?;
+        trust.check(&stat).map_err(|why| Error::untrusted(&path, &why))?;
         Ok(Self { path, dir, trust })
     }
 
@@ -177,11 +162,20 @@ impl Store {
             Err(errno) => return Err(Error::os("open", path, errno)),
         };
         let stat = fstat(&fd).map_err(|e| Error::os("read", &path, e))?;
-        if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
-            return Err(Error::untrusted(path, "it is not a regular file"));
-        }
-        check_owner(&stat, &path, self.trust)?;
+        self.check_file(&stat).map_err(|why| Error::untrusted(path, &why))?;
         Ok(Some(File::from(fd)))
+    }
+
+    fn check_file(&self, stat: &FileStat) -> std::result::Result<(), String> {
+        if !is(stat, SFlag::S_IFREG) {
+            return Err("it is not a regular file".into());
+        }
+        self.trust.check(stat)?;
+        // A log of root's holds what others have said; a link gives it this name, and the bytes a shell.
+        match stat.st_nlink > 1 {
+            true => Err("it has another name too (hard link)".into()),
+            false => Ok(()),
+        }
     }
 }
 
@@ -349,16 +343,6 @@ fn is_leftover(name: &[u8]) -> bool {
     name.starts_with(TEMPORARY.as_bytes()) || runner().is_some_and(is_gone)
 }
 
-fn make_directory(path: &Path) -> Result<()> {
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
-        make_directory(parent)?;
-    }
-    match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(Error::os("make", path, errno)),
-    }
-}
-
 fn sync_directory(path: &Path) -> nix::Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     sync_open_directory(&openat(AT_FDCWD, path, flags, Mode::empty())?)
@@ -369,50 +353,6 @@ fn sync_open_directory(dir: &OwnedFd) -> nix::Result<()> {
         // Not every file system can sync a directory (fsync(2)).
         Err(Errno::EINVAL | Errno::EROFS) => Ok(()),
         synced => synced,
-    }
-}
-
-/// A symbolic link to a state directory is as good as the one who made it.
-fn check_link(path: &Path, trust: Trust) -> Result<()> {
-    match fstatat(AT_FDCWD, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat)
-            if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() && !owned(stat.st_uid, trust) =>
-        {
-            Err(Error::untrusted(path, &format!("the symbolic link belongs to {}", user_name(stat.st_uid))))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Refuses what another user has made, or can write.
-fn check_owner(stat: &FileStat, path: &Path, trust: Trust) -> Result<()> {
-    if !owned(stat.st_uid, trust) {
-        return Err(Error::untrusted(path, &format!("it belongs to {}", user_name(stat.st_uid))));
-    }
-    if stat.st_mode & Mode::S_IWOTH.bits() != 0 {
-        return Err(Error::untrusted(path, "every user may write it"));
-    }
-    if stat.st_mode & Mode::S_IWGRP.bits() != 0 && !is_primary_group(stat) {
-        return Err(Error::untrusted(path, "a group may write it that is not its owner's own"));
-    }
-    Ok(())
-}
-
-fn owned(uid: u32, trust: Trust) -> bool {
-    owner_is_trusted(uid) || trust.sudo_uid == Some(uid)
-}
-
-/// Where each user has a group of the same name, umask 002 is ordinary.
-fn is_primary_group(stat: &FileStat) -> bool {
-    let of_owner = || User::from_uid(Uid::from_raw(stat.st_uid)).ok().flatten().map(|u| u.gid.as_raw());
-    (stat.st_uid == geteuid().as_raw() && stat.st_gid == getegid().as_raw())
-        || of_owner() == Some(stat.st_gid)
-}
-
-fn user_name(uid: u32) -> String {
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => format!("user {}", user.name),
-        _ => format!("uid {uid}"),
     }
 }
 
@@ -461,6 +401,7 @@ fn lock_holder(file: &File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::geteuid;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -82,7 +82,7 @@ impl Caller {
 
     /// Whose final script the watcher will run.
     pub(super) fn hook_state(&self, script: &Path) -> Hook {
-        match self.clpath.as_ref().map(ClPath::read) {
+        match self.clpath.as_ref().map(|clpath| clpath.read_trusting(self.trust)) {
             None | Some(Err(_)) => Hook::NoWatcher,
             Some(Ok(hooked)) => whose(hooked, script),
         }
@@ -92,11 +92,13 @@ impl Caller {
     /// to undo that.
     pub(super) fn hook(&self, script: &Path) -> Result<(Hook, Undo)> {
         let Some(clpath) = &self.clpath else { return Ok((Hook::NoWatcher, Undo::Nothing)) };
-        let before = match clpath.read() {
+        let before = match clpath.read_trusting(self.trust) {
             Ok(hooked) if hooked == Hooked::Script(script.to_owned()) => {
                 return Ok((Hook::Ours, Undo::Nothing));
             }
             Ok(hooked) => hooked,
+            // Who has put something else in its place has the watcher run that.
+            Err(error) if error.status() == Status::Untrusted => return Err(error),
             // Root's watcher, and a test that has become another user: as without a watcher.
             Err(_) if belongs_to_another(clpath) => return Ok((Hook::NoWatcher, Undo::Nothing)),
             Err(error) => return Err(error),

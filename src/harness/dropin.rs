@@ -7,6 +7,7 @@
 use super::{Choice, Harness, found};
 use crate::error::{Error, Result};
 use crate::registry::{self, Watcher};
+use crate::trust::{IfMissing, Trust, walk};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +15,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,7 @@ impl DropIn {
     }
 
     fn install_in(folder: &Path, predecessor: Option<Pid>) -> Result<Self> {
+        check_way(folder)?;
         let made = make_directories(folder).map_err(|e| Error::io("make", folder, &e))?;
         sweep(folder, predecessor);
         let pid = Pid::this();
@@ -128,12 +130,20 @@ fn quote(word: &OsStr) -> Vec<u8> {
     quoted
 }
 
+/// A harness runs whatever lies in its folder. What we put there, and make for it, goes nowhere that
+/// another user can choose.
+fn check_way(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|dir| dir.is_dir()).unwrap_or(folder);
+    walk(&there.join(PACKAGED), Trust::default(), IfMissing::Fail).map(|_| ()).map_err(Error::from)
+}
+
 /// The missing ones, the innermost first.
 fn make_directories(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let missing: Vec<PathBuf> =
         folder.ancestors().take_while(|dir| !dir.exists()).map(Path::to_owned).collect();
     for (done, dir) in missing.iter().rev().enumerate() {
-        if let Err(error) = fs::create_dir(dir) {
+        // Not by the umask alone: whoever may write there has the harness run his own.
+        if let Err(error) = fs::DirBuilder::new().mode(0o755).create(dir) {
             remove_directories(&missing[missing.len() - done..]);
             return Err(error);
         }

@@ -1,12 +1,15 @@
 //! When a test was started for the first time: kept in its state directory, as tmt's one limit goes
 //! on over restarts and reboots of the test while the metadata keep the full figure.
 
-use crate::hook::{boottime_ns, owner_is_trusted};
+use crate::hook::boottime_ns;
 use crate::registry::start_time;
+use crate::trust::{IfMissing, Place, Trust, is, walk};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Pid, SysconfVar, getsid, sysconf};
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -71,12 +74,13 @@ impl FirstStart {
     }
 
     fn read(dir: &Path) -> Option<Self> {
-        let path = dir.join(FILE);
-        let meta = fs::symlink_metadata(&path).ok()?;
-        if !meta.is_file() || !owner_is_trusted(meta.uid()) || meta.len() > 4096 {
+        let file = place(dir)?.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK).ok()?;
+        let stat = fstat(&file).ok()?;
+        if !is(&stat, SFlag::S_IFREG) || Trust::default().check(&stat).is_err() {
             return None;
         }
-        let text = fs::read_to_string(path).ok()?;
+        let mut text = String::new();
+        File::from(file).take(4096).read_to_string(&mut text).ok()?;
         let mut fields = text.split_ascii_whitespace();
         Some(Self {
             boot: fields.next()?.to_owned(),
@@ -86,12 +90,20 @@ impl FirstStart {
     }
 
     fn write(&self, dir: &Path) {
+        if place(dir).is_none() {
+            return;
+        }
         let Ok(mut new) = tempfile::Builder::new().prefix(".rl-cleanup-").tempfile_in(dir) else { return };
         let text = format!("{} {} {}\n", self.boot, self.boottime_ns, self.wall_secs);
         if new.write_all(text.as_bytes()).is_ok() {
             let _ = new.persist(dir.join(FILE));
         }
     }
+}
+
+/// Where the file stands, if nobody else can have it stand elsewhere.
+fn place(dir: &Path) -> Option<Place> {
+    walk(&dir.join(FILE), Trust::default(), IfMissing::Fail).ok()
 }
 
 /// How long a process has been there (proc_pid_stat(5), field 22: in clock ticks).

@@ -24,6 +24,7 @@ pub use voice::Volume;
 use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
+use crate::trust::{IfMissing, Trust, walk};
 use account::Account;
 use guard::Guard;
 use kernel::Inheritance;
@@ -120,6 +121,10 @@ fn make_clpath(voice: Voice) -> Result<ClPath> {
 
 fn make_clpath_in(dir: &std::path::Path) -> Result<ClPath> {
     let failed = |e: std::io::Error| Error::io("make a file in", dir, &e);
+    if dir != std::path::Path::new(CLPATH_DIR) {
+        // TMPDIR may lead anywhere. Under the usual one, the file is looked at when it is read.
+        walk(&dir.join(CLPATH_PREFIX), Trust::default(), IfMissing::Fail)?;
+    }
     let file =
         tempfile::Builder::new().prefix(CLPATH_PREFIX).rand_bytes(6).tempfile_in(dir).map_err(failed)?;
     let (_, path) = file.keep().map_err(|e| failed(e.error))?;

@@ -4,10 +4,12 @@
 use super::follow::{Diversion, Log};
 use super::kernel::Inheritance;
 use super::process::{Failure, Launch, Place};
-use crate::error::{Cause, errno_text};
+use crate::error::errno_text;
 use crate::hook::{CLPATH_PREFIX, ClPath, Hooked};
+use crate::trust::{IfMissing, Stop, Trust, check_writers, is, walk};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{Pid, geteuid};
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
@@ -78,23 +80,30 @@ enum Check {
     Empty,
 }
 
-/// A regular, executable file that belongs to this user or root is run; anything else is not.
+/// A regular, executable file that belongs to this user or root is run, if nobody else can write it or
+/// put another one in its place; anything else is not.
 fn check(script: &Path) -> Result<Check, String> {
     let refuse = |why: &str| Err(format!("cleanup '{}' is not run: {why}", script.display()));
-    let meta = match std::fs::metadata(script) {
-        Ok(meta) => meta,
-        Err(e) => return refuse(&Cause(&e).to_string()),
+    let looked = walk(script, Trust::default(), IfMissing::Fail)
+        .map_err(Stop::cause)
+        .and_then(|place| place.look().map_err(errno_text));
+    let stat = match looked {
+        Ok(stat) => stat,
+        Err(why) => return refuse(&why),
     };
-    if !meta.is_file() {
+    if !is(&stat, SFlag::S_IFREG) {
         return refuse("it is not a regular file");
     }
-    if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-        return refuse(&format!("it belongs to another user (uid {})", meta.uid()));
+    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        return refuse(&format!("it belongs to another user (uid {})", stat.st_uid));
     }
-    if meta.len() == 0 {
+    if stat.st_size == 0 {
         return Ok(Check::Empty);
     }
-    if meta.mode() & 0o111 == 0 {
+    if let Err(why) = check_writers(&stat) {
+        return refuse(&why);
+    }
+    if stat.st_mode & (Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH).bits() == 0 {
         return refuse("it is not executable");
     }
     Ok(Check::Usable)
