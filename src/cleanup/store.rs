@@ -3,6 +3,7 @@
 //! Everything goes through a descriptor of the directory, and every file is looked at after it was
 //! opened, so that nobody can swap a name in between. Must not know what the files mean.
 
+use crate::bounds;
 use crate::error::{Error, Result, Status};
 use crate::hook::owner_is_trusted;
 use fs2::FileExt;
@@ -125,13 +126,12 @@ impl Store {
     /// A file's content; `None` if there is no such file.
     ///
     /// # Errors
-    /// It cannot be read, is no regular file, or could be another user's work (exit status 4).
+    /// It cannot be read, is no regular file, is larger than such a file can be, or could be another
+    /// user's work (exit status 4).
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        let Some(mut file) = self.open_file(name, OFlag::O_RDONLY)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| Error::io("read", &path, &e))?;
-        Ok(Some(bytes))
+        let Some(file) = self.open_file(name, OFlag::O_RDONLY)? else { return Ok(None) };
+        bounds::read_open(&file, &path, bound(name)).map(Some)
     }
 
     /// Waits until no other process changes the directory.
@@ -193,19 +193,24 @@ impl Locked<'_> {
     pub fn replace(&self, contents: &[Content]) -> Result<()> {
         let mut prepared = Vec::new();
         for content in contents {
-            self.check_target(content.name)?;
-            prepared.push((content, self.prepare(content)?));
+            let before = self.target(content.name)?;
+            prepared.push((content, self.prepare(content)?, before));
         }
-        let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
-        for (n, (content, temporary)) in prepared.into_iter().enumerate() {
-            if let Err(error) = self.put(content.name, temporary) {
-                if n > 0 {
-                    self.put_back(contents[0], before.as_deref());
-                }
-                return Err(error);
+        let mut replaced = Vec::new();
+        let mut done = Ok(());
+        for (content, temporary, before) in prepared {
+            done = done.and_then(|()| self.put(content.name, temporary));
+            if done.is_err() {
+                break;
             }
+            replaced.push((content, before));
         }
-        self.sync()
+        let done = done.and_then(|()| self.sync());
+        if done.is_err() {
+            replaced.into_iter().rev().for_each(|(content, before)| self.put_back(content, before));
+            let _ = self.sync();
+        }
+        done
     }
 
     /// Replaces a file by something shorter; on a full disk, overwrites it in place. An entry that
@@ -256,14 +261,17 @@ impl Locked<'_> {
             self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.set_len(text.len() as u64));
     }
 
-    /// A directory or a symbolic link under the target's name is better found before anything moved.
-    fn check_target(&self, name: &str) -> Result<()> {
-        self.store.open_file(name, OFlag::O_RDONLY).map(|_| ())
+    /// What is there. A directory or a symbolic link of that name is better found before anything moved.
+    fn target(&self, name: &str) -> Result<Option<File>> {
+        self.store.open_file(name, OFlag::O_RDONLY)
     }
 
     fn prepare(&self, content: &Content) -> Result<tempfile::NamedTempFile> {
         let target = self.store.path.join(content.name);
         let cannot = |e: &std::io::Error| Error::io("replace", &target, e);
+        if content.bytes.len() as u64 > bound(content.name) {
+            return Err(Error::would_be_too_large(&target, bound(content.name)));
+        }
         let mode = Mode::from_bits_truncate(content.mode);
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY)
@@ -290,14 +298,14 @@ impl Locked<'_> {
         Ok(())
     }
 
-    fn put_back(&self, content: Content, before: Option<&[u8]>) {
-        match before {
-            None => self.remove(content.name),
-            Some(bytes) => {
-                if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
-                    let _ = self.put(content.name, temporary);
-                }
-            }
+    /// The file that was replaced is still to be read as long as it is open.
+    fn put_back(&self, content: &Content, before: Option<File>) {
+        let Some(mut before) = before else { return self.remove(content.name) };
+        let mut bytes = Vec::new();
+        if before.read_to_end(&mut bytes).is_ok()
+            && let Ok(temporary) = self.prepare(&Content { bytes: &bytes, ..*content })
+        {
+            let _ = self.put(content.name, temporary);
         }
     }
 
@@ -319,6 +327,11 @@ impl Locked<'_> {
             let _ = unlinkat(&self.store.dir, &*name, UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// How large a file may be: what could not be read again is not written either.
+fn bound(name: &str) -> u64 {
+    if name == BUFFER { bounds::BUFFER } else { bounds::SCRIPT }
 }
 
 /// The script of `rl-cleanup run`, while the process `pid` runs it.

@@ -5,7 +5,7 @@ use super::caller::{
     Caller, Hook, busy, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
     snapshot_kept, snapshot_without_shell,
 };
-use super::{print, render};
+use super::{print, render, shield};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
 use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
@@ -32,8 +32,7 @@ const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
 pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
-    // Whatever the test has set, nothing here is made for others to read.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    shield();
     let done = match command {
         Command::Append(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
         Command::Prepend(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
@@ -79,7 +78,7 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
     let snapshot = snapshot_or(&store, sent_snapshot)?;
-    if args.id.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
+    if args.id.as_ref().is_some_and(|id| buffer.has(id)) {
         return Ok(TAKEN);
     }
     let entry = Entry {
@@ -90,11 +89,12 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
         text,
     };
     let id = buffer.add(entry, place);
-    caller.hook(&store.script_path())?;
-    save(&store, &locked, &buffer, &snapshot)?;
     if args.print_id {
+        // Before anything changes, as it may fail.
         print(format!("{id}\n").as_bytes())?;
     }
+    let (_, undo) = caller.hook(&store.script_path())?;
+    save(&store, &locked, &buffer, &snapshot).inspect_err(|_| caller.undo(&undo))?;
     Ok(0)
 }
 
@@ -215,8 +215,8 @@ fn rehook(caller: &Caller, shell: bool) -> Result<()> {
         (_, Some(stream)) => stream.snapshot(),
         (None, None) => snapshot_without_shell(&store)?,
     };
-    save(&store, &locked, &buffer, &snapshot)?;
-    let hook = caller.hook(&store.script_path())?;
+    let (hook, undo) = caller.hook(&store.script_path())?;
+    save(&store, &locked, &buffer, &snapshot).inspect_err(|_| caller.undo(&undo))?;
     let word = match &hook {
         Hook::Ours => "hooked",
         Hook::NoWatcher => "alone",
@@ -267,9 +267,9 @@ fn clear(caller: &Caller) -> Result<()> {
 
 /// All of them, or none and an error that names the first unknown one.
 fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
-    let known = |id: &Id| match buffer.get(id) {
-        Some(_) => Ok(id.clone()),
-        None => {
+    let known = |id: &Id| match buffer.has(id) {
+        true => Ok(id.clone()),
+        false => {
             Err(Error::new(Status::Failed, format!("there is no entry '{id}': 'rl-cleanup list' shows them")))
         }
     };

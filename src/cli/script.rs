@@ -2,7 +2,7 @@
 
 use super::args::{ScriptArgs, ScriptEvent};
 use super::caller::{Caller, busy, busy_sentence, load_buffer, places, read_pipe};
-use super::{complain, print, say};
+use super::{complain, print, say, shield};
 use crate::cleanup::buffer::{Buffer, Entry, fingerprint};
 use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Answers one event; the number is the exit status.
 pub(super) fn dispatch(dir: Option<PathBuf>, args: ScriptArgs) -> Result<u8> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    shield();
     let caller = Caller::new(dir, Some(&args.shell));
     if args.event == ScriptEvent::Alive {
         return Ok(u8::from(!is_watched(&caller, &args)));
@@ -96,12 +96,13 @@ fn prepare(caller: &Caller) -> Result<u8> {
 
 fn make_files(store: &Store) -> Result<()> {
     let locked = store.lock(LOCK_DEADLINE)?;
+    let mut missing = Vec::new();
     for content in [Content::buffer(b""), Content::script(b"")] {
         if store.read(content.name)?.is_none() {
-            locked.write(content)?;
+            missing.push(content);
         }
     }
-    Ok(())
+    if missing.is_empty() { Ok(()) } else { locked.replace(&missing) }
 }
 
 /// A watcher of ours is registered; the original's has a CLPATH file and no directory beside it.

@@ -18,13 +18,14 @@ mod terminal;
 mod ties;
 mod voice;
 
+pub use guard::Word;
 pub use voice::Volume;
 
 use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
-use guard::{Guard, Word};
+use guard::Guard;
 use kernel::Inheritance;
 use machine::{Action, Event, Ewd, Exit, Fate, Found, Notice, Outcome, Phase, Reach, State};
 use nix::errno::Errno;
@@ -55,6 +56,8 @@ const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
 const STOPPED: Duration = Duration::from_secs(1);
 /// How long the end waits for the reader of the cleanup's output.
 const REST: Duration = Duration::from_secs(2);
+/// How often to look where poll(2) fails.
+const WITHOUT_POLL: Duration = Duration::from_millis(10);
 /// How often a guard that somebody kills is replaced.
 const GUARDS: u8 = 5;
 
@@ -448,11 +451,11 @@ impl Watcher {
             fds.extend(wards.filter_map(|w| w.adopted.as_ref()).map(AsFd::as_fd));
             let mut fds: Vec<PollFd<'_>> =
                 fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            poll(&mut fds, PollTimeout::NONE)
+            poll(&mut fds, self.alarms.patience())
         };
         if readable.is_err_and(|e| e != Errno::EINTR) {
-            // Nothing sensible can be done without poll(2); the guard goes on, as after a SIGKILL.
-            std::process::abort();
+            // No memory (poll(2)). Everything below looks without waiting, so it can be done now and then.
+            std::thread::sleep(WITHOUT_POLL);
         }
         self.hear_terminal(PollTimeout::ZERO);
         let signals: Vec<Signal> = std::iter::from_fn(|| self.signals.next()).collect();
@@ -890,7 +893,11 @@ impl Watcher {
         let leaving = self.state.fate == Fate::LeftAlone;
         // Where no cleanup was started, nobody reported.
         let reported = self.account.has_cleanup() && self.clpath.has_private_dir();
-        let rows = if reported { self.clpath.report().rows() } else { Vec::new() };
+        let rows = if reported { self.clpath.report().rows() } else { Ok(Vec::new()) };
+        let rows = rows.unwrap_or_else(|error| {
+            self.voice.warn(&format!("{error}: what became of each entry is not known"));
+            Vec::new()
+        });
         self.account.finished(boottime_ns(), rows);
         if let Some(terminal) = &mut self.terminal
             && !leaving
@@ -934,7 +941,7 @@ impl Watcher {
             self.tend();
             let mut fds =
                 [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let _ = poll(&mut fds, PollTimeout::NONE);
+            let _ = poll(&mut fds, self.alarms.patience());
             self.alarms.over();
             while let Some(signal) = self.signals.next() {
                 match signal {
@@ -998,15 +1005,16 @@ impl Watcher {
         let pid = guard.pid();
         self.alarms.set(Alarm::Patience, Duration::from_secs(1));
         loop {
+            // Before looking, so that no SIGCHLD that comes in between is taken away unheard.
+            while self.signals.next().is_some() {}
             while let Some((reaped, change)) = process::reap() {
                 if reaped == pid && matches!(change, Change::Ended(_)) {
                     return;
                 }
             }
-            while self.signals.next().is_some() {}
             let mut fds =
                 [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let _ = poll(&mut fds, PollTimeout::NONE);
+            let _ = poll(&mut fds, self.alarms.patience());
             if self.alarms.over().contains(&Alarm::Patience) {
                 // Stopped by somebody: a dead guard is as good as one that left.
                 process::kill_one(pid);
