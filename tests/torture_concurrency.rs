@@ -230,10 +230,14 @@ impl Crowd {
         for wrong in disorder(&list).into_iter().chain(self.complaints.lock().unwrap().drain(..)) {
             part.lost(wrong);
         }
-        let done = added.values().filter(|a| **a == Answer::Done).count();
-        let killed = added.values().filter(|a| **a == Answer::Killed).count();
+        let answered = |answer| added.values().filter(|a| **a == answer).count();
+        let (done, killed) = (answered(Answer::Done), answered(Answer::Killed));
         let taken = removed.iter().filter(|(_, a)| *a == Answer::Done).count();
-        println!("concurrency: {done} added, {killed} killed, {taken} removed, {} left", list.len());
+        println!(
+            "concurrency: {done} added, {killed} killed, {} refused, {taken} removed, {} left",
+            answered(Answer::Refused),
+            list.len()
+        );
         if done == 0 || killed == 0 || taken == 0 {
             part.lost("too little has happened to say anything");
         }

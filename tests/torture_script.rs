@@ -352,7 +352,7 @@ fn play(part: &Part, seed: u64) -> u64 {
 fn every_entry_runs_in_order_whatever_the_others_and_the_world_do() {
     let part = Part::new("script");
     let first = seed(1);
-    let left = Mutex::new((first..first + scale(12, 250)).collect::<Vec<_>>());
+    let left = Mutex::new((first..first + scale(10, 250)).collect::<Vec<_>>());
     let kills = Mutex::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
