@@ -10,6 +10,7 @@ use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{ErrorKind, Read, Stdin};
 use std::os::fd::AsFd;
@@ -226,6 +227,17 @@ fn read_available(input: &Stdin, bytes: &mut Vec<u8>) -> Result<bool> {
 
 fn cannot_read(cause: &std::io::Error) -> Error {
     Error::io("read", "standard input", cause)
+}
+
+/// The refusal of a second process that would run the same entries.
+pub(super) fn busy(store: &Store, other: Pid) -> Error {
+    let dir = store.path().display();
+    Error::new(Status::Failed, format!("cannot run entries of '{dir}': {}", busy_sentence(other)))
+}
+
+/// Why it is refused.
+pub(super) fn busy_sentence(other: Pid) -> String {
+    format!("another cleanup of this buffer is running (process {other})")
 }
 
 /// Paths for a script called `name` in this directory.

@@ -2,11 +2,12 @@
 
 use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
-    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
+    Caller, Hook, busy, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
     snapshot_kept, snapshot_without_shell,
 };
 use super::{print, render, shield};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
+use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
 use crate::cleanup::store::{
@@ -17,6 +18,7 @@ use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
 use clap::CommandFactory;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -283,6 +285,10 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
         let locked = store.lock(LOCK_DEADLINE)?;
         let buffer = existing_buffer(&store)?;
         let purpose = Purpose::Now(chosen(&buffer, args)?);
+        match runners::enter(&locked, Pid::this(), Nested::Allowed) {
+            Admission::Granted => {}
+            Admission::Busy(other) | Admission::Within(other) => return Err(busy(&store, other)),
+        }
         let snapshot = snapshot_or(&store, stream.map(|s| s.snapshot()))?;
         let bytes = script::render(&buffer, &snapshot, &purpose, &places(&store, &name));
         locked.write(Content { name: &name, ..Content::script(&bytes) })?;
@@ -296,6 +302,7 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
     let ended = command.status().map_err(|e| Error::io("run", &snapshot.interpreter, &e));
     let locked = store.lock(LOCK_DEADLINE)?;
     locked.remove(&name);
+    runners::leave(&locked, Pid::this());
     let buffer = load_buffer(&store)?;
     save(&store, &locked, &buffer, &load_script(&store)?.map_or(snapshot, |s| s.snapshot))?;
     let left = purpose.select(&buffer).len();

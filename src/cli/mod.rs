@@ -97,6 +97,11 @@ fn complain_as(program: &str, error: &Error) {
     let _ = writeln!(std::io::stderr(), "{program}: {error}");
 }
 
+/// One line on stderr about what takes a while.
+fn say(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "rl-cleanup: {sentence}");
+}
+
 /// Writes to stdout. A reader that has gone (`rl-cleanup list | head -1`) is not an error.
 fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
