@@ -57,6 +57,27 @@ impl Error {
         Self::io(verb, path, &io::Error::from(cause))
     }
 
+    /// More is there than is ever read: exit status 1. `most` is in bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// use rl_cleanup::error::Error;
+    /// assert_eq!(
+    ///     Error::too_large("/x/clbuff", 64 << 20).to_string(),
+    ///     "cannot read '/x/clbuff': it is larger than 64 MiB"
+    /// );
+    /// ```
+    pub fn too_large(path: impl AsRef<Path>, most: u64) -> Self {
+        let (path, most) = (path.as_ref().display(), size(most));
+        Self::new(Status::Failed, format!("cannot read '{path}': it is larger than {most}"))
+    }
+
+    /// More would be there than could be read again: exit status 1.
+    pub fn would_be_too_large(path: impl AsRef<Path>, most: u64) -> Self {
+        let (path, most) = (path.as_ref().display(), size(most));
+        Self::new(Status::Failed, format!("cannot replace '{path}': it would be larger than {most}"))
+    }
+
     /// Exit status 2, with the given sentence.
     pub fn usage(sentence: impl Into<String>) -> Self {
         Self::new(Status::Usage, sentence)
@@ -106,6 +127,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A bound for a person: whole MiB or KiB where it is one.
+fn size(bytes: u64) -> String {
+    match bytes {
+        n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        n if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{} KiB", n >> 10),
+        n => format!("{n} bytes"),
+    }
+}
 
 /// The C library's words for an errno (strerror(3)); nix has shorter ones of its own.
 #[must_use]

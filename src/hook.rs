@@ -4,11 +4,12 @@
 //! directory by which a running final script tells the watcher what became of each entry.
 //! Must not know what an entry or a process group is.
 
+use crate::bounds;
 use crate::error::{Error, Result};
 use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -36,6 +37,27 @@ pub enum Hooked {
     Nothing,
     /// This is the final script. Always has a slash, so that it is never looked up in `PATH`.
     Script(PathBuf),
+}
+
+impl Hooked {
+    /// From the file's first bytes; `None` if its first line has no end.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (line, ended) = match text.iter().position(|&b| b == b'\n') {
+            Some(end) => (&text[..end], true),
+            None => (text, (text.len() as u64) < FIRST_LINE_MAX),
+        };
+        let line = ended.then_some(line)?.trim_ascii();
+        if line.is_empty() {
+            return Some(Self::Nothing);
+        }
+        let mut script = OsString::from_vec(line.to_vec());
+        if !line.contains(&b'/') {
+            // Without a slash execvp(3) would run another program of that name from PATH.
+            script = [OsStr::new("./"), &script].into_iter().collect();
+        }
+        Some(Self::Script(script.into()))
+    }
 }
 
 impl ClPath {
@@ -138,23 +160,8 @@ impl ClPath {
         }
         let mut text = Vec::new();
         file.take(FIRST_LINE_MAX).read_to_end(&mut text).map_err(|e| Error::io("read", &self.0, &e))?;
-        let (line, ended) = match text.iter().position(|&b| b == b'\n') {
-            Some(end) => (&text[..end], true),
-            None => (&text[..], (text.len() as u64) < FIRST_LINE_MAX),
-        };
-        if !ended {
-            return Err(Error::untrusted(&self.0, "its first line is longer than any path"));
-        }
-        let line = line.trim_ascii();
-        if line.is_empty() {
-            return Ok(Hooked::Nothing);
-        }
-        let mut script = OsString::from_vec(line.to_vec());
-        if !line.contains(&b'/') {
-            // Without a slash execvp(3) would run another program of that name from PATH.
-            script = [OsStr::new("./"), &script].into_iter().collect();
-        }
-        Ok(Hooked::Script(script.into()))
+        Hooked::parse(&text)
+            .ok_or_else(|| Error::untrusted(&self.0, "its first line is longer than any path"))
     }
 
     /// Makes the file name `script`: a new file of mode 0600, renamed over the old one, so that
@@ -291,19 +298,20 @@ impl Report {
     }
 
     /// All rows so far; none if there is no file, or if it is not this user's.
-    #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
+    ///
+    /// # Errors
+    /// It is larger than any report, or cannot be read.
+    pub fn rows(&self) -> Result<Vec<Row>> {
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(&self.0);
-        let Ok(mut file) = opened else { return Vec::new() };
-        let mine = |f: &File| f.metadata().is_ok_and(|m| m.is_file() && owner_is_trusted(m.uid()));
-        let mut bytes = Vec::new();
-        if !mine(&file) || file.read_to_end(&mut bytes).is_err() {
-            return Vec::new();
+        let Ok(file) = opened else { return Ok(Vec::new()) };
+        if !file.metadata().is_ok_and(|m| m.is_file() && owner_is_trusted(m.uid())) {
+            return Ok(Vec::new());
         }
-        String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect()
+        let bytes = bounds::read_open(&file, &self.0, bounds::REPORT)?;
+        Ok(String::from_utf8_lossy(&bytes).lines().filter_map(Row::parse).collect())
     }
 }
 
@@ -316,8 +324,11 @@ pub fn owner_is_trusted(uid: u32) -> bool {
 }
 
 impl Row {
-    fn render(&self) -> String {
-        let line = |text: &str| text.replace(['\n', '\t', '\r'], " ");
+    /// One line of the file. Of a long text only its start.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let plain = |c: char| if matches!(c, '\n' | '\t' | '\r') { ' ' } else { c };
+        let line = |text: &str| text.chars().take(bounds::ROW_TEXT).map(plain).collect::<String>();
         match self {
             Self::Begin { at } => format!("begin\t{at}\n"),
             Self::Plan { id, text } => format!("plan\t{id}\t{}\n", line(text)),
@@ -326,7 +337,9 @@ impl Row {
         }
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads one line; `None` if it is none of ours.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split('\t');
         let row = match fields.next()? {
             "begin" => Self::Begin { at: fields.next()?.parse().ok()? },
@@ -409,6 +422,6 @@ mod tests {
         ];
         clpath.report().append(&rows[..1]).unwrap();
         clpath.report().append(&rows[1..]).unwrap();
-        assert_eq!(clpath.report().rows(), rows);
+        assert_eq!(clpath.report().rows().unwrap(), rows);
     }
 }

@@ -6,6 +6,7 @@
 //! | room | owns | may be entered from |
 //! |---|---|---|
 //! | [`error`] | every sentence a person reads on failure, and its exit status | everywhere |
+//! | [`bounds`] | how much of anything is read, and reading a file that may be anybody's | everywhere |
 //! | [`hook`] | the CLPATH file, its private directory, the report in it | `cleanup`, `watch`, `cli` |
 //! | [`registry`] | which watchers are alive, and until when | `cleanup`, `watch`, `cli` |
 //! | [`cleanup`] | buffer, snapshot, final script, state directory | `cli` |
@@ -15,6 +16,7 @@
 //!
 //! Imports run downward only; `tests/layers.rs` holds that.
 
+pub mod bounds;
 pub mod cleanup;
 pub mod cli;
 pub mod error;

@@ -3,6 +3,7 @@
 //! A file is believed only if the process it names has the start time it names (proc_pid_stat(5)),
 //! so a file left behind by a SIGKILLed watcher is harmless and is swept by the next one.
 
+use crate::bounds;
 use crate::error::{Error, Result};
 use crate::hook::ClPath;
 use nix::unistd::{Pid, geteuid};
@@ -112,20 +113,21 @@ impl Watcher {
         Ok(())
     }
 
-    fn render(&self) -> Vec<u8> {
+    /// The file's bytes.
+    #[must_use]
+    pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let number = |n: Option<u64>| n.map_or(String::new(), |n| n.to_string());
         for (key, value) in [
             ("pid", self.pid.to_string()),
             ("start", self.start.to_string()),
-            ("phase", self.phase.clone()),
+            ("phase", escape(&self.phase)),
             ("test", self.test.map_or(String::new(), |p| p.to_string())),
             ("test_deadline", number(self.test_deadline)),
             ("cleanup_deadline", number(self.cleanup_deadline)),
-            ("harness", self.harness.clone()),
-            ("task", self.task.clone()),
+            ("harness", escape(&self.harness)),
+            ("task", escape(&self.task)),
         ] {
-            let value = value.replace('\n', " ");
             out.extend_from_slice(format!("{key}={value}\n").as_bytes());
         }
         // Last and unterminated: a path may hold any byte, a newline too.
@@ -134,13 +136,15 @@ impl Watcher {
         out
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads a file; `None` if it is not one of ours.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mark = b"\nclpath=";
         let at = bytes.windows(mark.len()).position(|w| w == mark)?;
         let clpath = std::ffi::OsString::from_vec(bytes[at + mark.len()..].to_vec());
         let head = std::str::from_utf8(&bytes[..at]).ok()?;
         let field =
-            |key: &str| head.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned);
+            |key: &str| head.split('\n').find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).map(unescape);
         let pid = |key: &str| field(key)?.parse::<i32>().ok().filter(|p| *p > 0).map(Pid::from_raw);
         Some(Self {
             pid: pid("pid")?,
@@ -160,6 +164,23 @@ impl Watcher {
     pub fn is_alive(&self) -> bool {
         is_running(self.pid, self.start)
     }
+}
+
+/// A task's name may hold anything, and a hook must find its watcher by it.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        out.extend(match c {
+            '\\' => rest.next().map(|escaped| if escaped == 'n' { '\n' } else { escaped }),
+            plain => Some(plain),
+        });
+    }
+    out
 }
 
 /// Removes the file of the watcher with this CLPATH file; silent where there is none.
@@ -197,10 +218,15 @@ pub fn live_in(dir: &Path) -> Vec<Watcher> {
     for path in names.flatten().map(|n| n.path()) {
         // Only looked at: a guard that takes over renames its own file over its watcher's, and
         // somebody who removed what he took for a dead one's would remove that.
-        found.extend(fs::read(&path).ok().and_then(|b| Watcher::parse(&b)).filter(Watcher::is_alive));
+        found.extend(read(&path).filter(Watcher::is_alive));
     }
     found.sort_by_key(|w| w.pid);
     found
+}
+
+/// The watcher of one file; whatever is no such file is nobody.
+fn read(path: &Path) -> Option<Watcher> {
+    Watcher::parse(&bounds::read(path, bounds::REGISTRY).ok()?)
 }
 
 /// How long a dead watcher's file is left for a guard that may be taking over.
@@ -217,7 +243,7 @@ pub fn sweep() {
         let old = fs::symlink_metadata(&path)
             .and_then(|meta| meta.modified())
             .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > TAKEOVER));
-        if old && fs::read(&path).is_ok_and(|b| !Watcher::parse(&b).is_some_and(|w| w.is_alive())) {
+        if old && !read(&path).is_some_and(|w| w.is_alive()) {
             let _ = fs::remove_file(&path);
         }
     }
@@ -244,7 +270,7 @@ mod tests {
             test_deadline: None,
             cleanup_deadline: Some(12),
             harness: "tmt".into(),
-            task: "a=b".into(),
+            task: "a=b\\n\n\r".into(),
         };
         assert_eq!(Watcher::parse(&watcher.render()).unwrap(), watcher);
         assert!(watcher.is_alive());

@@ -283,6 +283,7 @@ fn the_report_says_what_became_of_each_entry() {
     let rows: Vec<String> = clpath
         .report()
         .rows()
+        .unwrap()
         .into_iter()
         .map(|row| match row {
             Row::Begin { .. } => "begin".into(),

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("error", &[][..]),
-        ("hook", &["error"]),
-        ("registry", &["error", "hook"]),
-        ("cleanup", &["error", "hook", "registry"]),
-        ("harness", &["error", "hook", "registry"]),
-        ("watch", &["error", "hook", "registry", "harness"]),
-        ("cli", &["error", "hook", "registry", "harness", "watch", "cleanup"]),
+        ("bounds", &["error"]),
+        ("hook", &["error", "bounds"]),
+        ("registry", &["error", "bounds", "hook"]),
+        ("cleanup", &["error", "bounds", "hook", "registry"]),
+        ("harness", &["error", "bounds", "hook", "registry"]),
+        ("watch", &["error", "bounds", "hook", "registry", "harness"]),
+        ("cli", &["error", "bounds", "hook", "registry", "harness", "watch", "cleanup"]),
     ])
 }
 

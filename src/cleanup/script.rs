@@ -6,7 +6,8 @@
 
 use super::buffer::{Buffer, Entry, Id, fingerprint};
 use super::snapshot::{Journal, Origin, Snapshot, untouchable_names};
-use super::syntax::{find, quote};
+use super::syntax::quote;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -51,11 +52,10 @@ impl Purpose {
     /// The entries of `buffer` that such a script runs, in order.
     #[must_use]
     pub fn select<'a>(&self, buffer: &'a Buffer) -> Vec<&'a Entry> {
-        let wanted = |e: &&Entry| match self {
-            Self::Final => true,
-            Self::Now(ids) => ids.contains(&e.id),
-        };
-        buffer.entries().iter().filter(wanted).collect()
+        let Self::Now(ids) = self else { return buffer.entries().iter().collect() };
+        // All of thousands may be chosen.
+        let wanted: BTreeSet<&Id> = ids.iter().collect();
+        buffer.entries().iter().filter(|e| wanted.contains(&e.id)).collect()
     }
 }
 
@@ -66,12 +66,12 @@ pub fn render(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &
     let texts: usize = entries.iter().map(|e| e.text.len() + 128).sum();
     let rest = snapshot.settings.len() + snapshot.options.len() + HEAD.len() + RUN.len();
     let mut out = Vec::with_capacity(texts + texts / 4 + rest + 8192);
-    render_header(snapshot, purpose, &mut out);
-    push(&mut out, &[&snapshot.settings, RUN]);
-    push(&mut out, &[&render_places(buffer, snapshot, purpose, places)]);
+    let between = [RUN, &render_places(buffer, snapshot, purpose, places)].concat();
+    render_header(snapshot, purpose, between.len(), &mut out);
+    push(&mut out, &[&snapshot.settings, &between]);
     // Counted in lines, since that is how bash alone can take the script apart again.
     let head_lines = lines(&out) + 1 + lines(&snapshot.options) + 2;
-    push(&mut out, &[b"__rlcx_head_lines=", head_lines.to_string().as_bytes(), b"\n"]);
+    push(&mut out, &[OPTIONS_MARK, head_lines.to_string().as_bytes(), b"\n"]);
     push(&mut out, &[&snapshot.options]);
     push(&mut out, &[b"\\__rlcx_begin \"$@\"\n\\builtin set --\n"]);
     let mut line = head_lines;
@@ -98,9 +98,9 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed> {
     let body = body.get(number("skip")?..)?;
     let settings = body.get(..number("settings")?)?;
     let length = number("options")?;
-    let behind = &body[settings.len()..];
-    let at = find(OPTIONS_MARK, behind)? + OPTIONS_MARK.len();
-    let (_, behind) = split_line(&behind[at..])?;
+    // Counted and not looked for: settings and paths may hold any text.
+    let behind = body[settings.len()..].get(number("between")?..)?.strip_prefix(OPTIONS_MARK)?;
+    let (_, behind) = split_line(behind)?;
     let purpose = match field("only") {
         None => Purpose::Final,
         Some(ids) => Purpose::Now(ids.split(',').filter_map(|id| id.parse().ok()).collect()),
@@ -116,9 +116,10 @@ pub fn parse(bytes: &[u8]) -> Option<Parsed> {
 }
 
 /// What stands in front of the options, on a line whose rest is a number.
-const OPTIONS_MARK: &[u8] = b"\n__rlcx_head_lines=";
+const OPTIONS_MARK: &[u8] = b"__rlcx_head_lines=";
 
-fn render_header(snapshot: &Snapshot, purpose: &Purpose, out: &mut Vec<u8>) {
+/// `between` is the length of what stands between settings and options.
+fn render_header(snapshot: &Snapshot, purpose: &Purpose, between: usize, out: &mut Vec<u8>) {
     let origin = match snapshot.origin {
         Origin::Shell => "shell",
         Origin::Environment => "environment",
@@ -137,7 +138,8 @@ fn render_header(snapshot: &Snapshot, purpose: &Purpose, out: &mut Vec<u8>) {
     push(out, &[b"#!", snapshot.interpreter.as_os_str().as_bytes(), b"\n", HEADER]);
     let (skip, settings, options) = (prologue.len(), snapshot.settings.len(), snapshot.options.len());
     let header = format!(
-        "origin={origin} journal={journal} skip={skip} settings={settings} options={options}{only}\n"
+        "origin={origin} journal={journal} skip={skip} settings={settings} between={between} \
+         options={options}{only}\n"
     );
     push(out, &[header.as_bytes(), &prologue]);
 }
@@ -209,6 +211,9 @@ mod tests {
             let bytes = render(&buffer(&[b"one", b"two"]), &snapshot(), &purpose, &places());
             assert_eq!(parse(&bytes), Some(Parsed { snapshot: snapshot(), purpose }));
         }
+        let odd = Places { dir: "/d\n__rlcx_head_lines=1\n".into(), ..places() };
+        let bytes = render(&buffer(&[b"one"]), &snapshot(), &Purpose::Final, &odd);
+        assert_eq!(parse(&bytes).unwrap().snapshot, snapshot(), "a path that looks like our own line");
         for other in [&b""[..], b"#!/bin/bash\necho\n", b"#!/bin/bash\n#rl-cleanup: script=1 skip=9\n"] {
             assert_eq!(parse(other), None);
         }

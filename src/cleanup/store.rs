@@ -3,6 +3,7 @@
 //! Everything goes through a descriptor of the directory, and every file is looked at after it was
 //! opened, so that nobody can swap a name in between. Must not know what the files mean.
 
+use crate::bounds;
 use crate::error::{Error, Result, Status};
 use crate::hook::owner_is_trusted;
 use fs2::FileExt;
@@ -125,13 +126,12 @@ impl Store {
     /// A file's content; `None` if there is no such file.
     ///
     /// # Errors
-    /// It cannot be read, is no regular file, or could be another user's work (exit status 4).
+    /// It cannot be read, is no regular file, is larger than such a file can be, or could be another
+    /// user's work (exit status 4).
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        let Some(mut file) = self.open_file(name, OFlag::O_RDONLY)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| Error::io("read", &path, &e))?;
-        Ok(Some(bytes))
+        let Some(file) = self.open_file(name, OFlag::O_RDONLY)? else { return Ok(None) };
+        bounds::read_open(&file, &path, bound(name)).map(Some)
     }
 
     /// Waits until no other process changes the directory.
@@ -269,6 +269,9 @@ impl Locked<'_> {
     fn prepare(&self, content: &Content) -> Result<tempfile::NamedTempFile> {
         let target = self.store.path.join(content.name);
         let cannot = |e: &std::io::Error| Error::io("replace", &target, e);
+        if content.bytes.len() as u64 > bound(content.name) {
+            return Err(Error::would_be_too_large(&target, bound(content.name)));
+        }
         let mode = Mode::from_bits_truncate(content.mode);
         let mut file = tempfile::Builder::new()
             .prefix(TEMPORARY)
@@ -324,6 +327,11 @@ impl Locked<'_> {
             let _ = unlinkat(&self.store.dir, &*name, UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// How large a file may be: what could not be read again is not written either.
+fn bound(name: &str) -> u64 {
+    if name == BUFFER { bounds::BUFFER } else { bounds::SCRIPT }
 }
 
 /// The script of `rl-cleanup run`, while the process `pid` runs it.

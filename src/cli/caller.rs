@@ -1,6 +1,7 @@
 //! Who calls: from options and environment to a state directory, a hook and whom to trust.
 
 use super::args::ShellArgs;
+use crate::bounds;
 use crate::cleanup::buffer::{Buffer, Id};
 use crate::cleanup::script::{self, Parsed, Places};
 use crate::cleanup::snapshot::{Origin, Snapshot, Stream};
@@ -12,10 +13,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{ErrorKind, Read, Stdin};
+use std::io::{ErrorKind, Stdin};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The name of standard input in a sentence.
+const INPUT: &str = "standard input";
 
 /// What one process that runs this binary has told about itself.
 #[derive(Debug)]
@@ -182,9 +186,7 @@ pub(super) fn parse_stream(bytes: &[u8]) -> Result<Stream<'_>> {
 
 /// All of standard input.
 pub(super) fn read_stdin() -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|e| cannot_read(&e))?;
-    Ok(bytes)
+    bounds::read_stream(std::io::stdin().lock(), Path::new(INPUT), bounds::INPUT)
 }
 
 /// All of what a shell prints into standard input; `look` sees what has come so far.
@@ -220,13 +222,12 @@ fn read_available(input: &Stdin, bytes: &mut Vec<u8>) -> Result<bool> {
             Ok(length) => bytes.extend_from_slice(&chunk[..length]),
             Err(Errno::EAGAIN) => return Ok(false),
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(cannot_read(&errno.into())),
+            Err(errno) => return Err(Error::os("read", INPUT, errno)),
+        }
+        if bytes.len() as u64 > bounds::INPUT {
+            return Err(Error::too_large(INPUT, bounds::INPUT));
         }
     }
-}
-
-fn cannot_read(cause: &std::io::Error) -> Error {
-    Error::io("read", "standard input", cause)
 }
 
 /// The refusal of a second process that would run the same entries.

@@ -78,7 +78,7 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
     let locked = store.lock(LOCK_DEADLINE)?;
     let mut buffer = load_buffer(&store)?;
     let snapshot = snapshot_or(&store, sent_snapshot)?;
-    if args.id.as_ref().is_some_and(|id| buffer.get(id).is_some()) {
+    if args.id.as_ref().is_some_and(|id| buffer.has(id)) {
         return Ok(TAKEN);
     }
     let entry = Entry {
@@ -267,9 +267,9 @@ fn clear(caller: &Caller) -> Result<()> {
 
 /// All of them, or none and an error that names the first unknown one.
 fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
-    let known = |id: &Id| match buffer.get(id) {
-        Some(_) => Ok(id.clone()),
-        None => {
+    let known = |id: &Id| match buffer.has(id) {
+        true => Ok(id.clone()),
+        false => {
             Err(Error::new(Status::Failed, format!("there is no entry '{id}': 'rl-cleanup list' shows them")))
         }
     };

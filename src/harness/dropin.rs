@@ -161,7 +161,8 @@ fn sweep(folder: &Path, predecessor: Option<Pid>) {
 }
 
 /// The process that an installed drop-in's name speaks of.
-fn bound_to(name: &str) -> Option<(Pid, u64)> {
+#[must_use]
+pub fn bound_to(name: &str) -> Option<(Pid, u64)> {
     let (pid, start) = name.strip_prefix(PACKAGED)?.strip_prefix('-')?.split_once('-')?;
     Some((Pid::from_raw(pid.parse().ok().filter(|pid| *pid > 0)?), start.parse().ok()?))
 }

@@ -5,7 +5,8 @@
 const DEFAULT_SECS: u64 = 300;
 
 /// Whole seconds; `None` if tmt would refuse the text, or nobody would live to see its end.
-pub(super) fn parse(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
     let mut rest = text;
     let (mut sum, mut factor) = (0_u64, 1.0_f64);
     if rest.is_empty() {

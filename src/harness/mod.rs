@@ -6,14 +6,14 @@
 
 mod beah;
 pub mod dropin;
-mod duration;
+pub mod duration;
 mod first_start;
 mod hold;
 pub mod lifeline;
 mod reboot;
 pub mod report;
 mod restraint;
-mod tmt;
+pub mod tmt;
 
 pub use hold::held_output;
 

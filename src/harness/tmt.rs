@@ -7,19 +7,19 @@
 
 use super::first_start::{FirstStart, Turn};
 use super::{Harness, Limit, Lookup, duration};
+use crate::bounds;
 use crate::error::{Error, Result};
 use nix::unistd::Pid;
 use saphyr_parser::{Event, Parser};
-use std::ffi::OsString;
-use std::fs;
-use std::io::Read;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The environment variable that names the margin, in whole seconds.
 const MARGIN_VAR: &str = "TESTWATCHER_MARGIN_SECS";
-/// tmt's metadata of one test are a few hundred bytes.
-const METADATA_MAX: u64 = 1 << 20;
+/// How much of a value that makes no sense is shown.
+const SHOWN: usize = 40;
 
 /// A test of tmt's.
 pub(super) struct Tmt {
@@ -55,11 +55,11 @@ impl Tmt {
         }
     }
 
-    fn field(&self, name: &str) -> Option<String> {
-        let file = fs::File::open(self.metadata.as_ref()?).ok()?;
-        let mut text = String::new();
-        file.take(METADATA_MAX).read_to_string(&mut text).ok()?;
-        top_level(&text, name)
+    /// `None` where there is no such file, or no such key in it.
+    fn field(&self, name: &str) -> Result<Option<String>> {
+        let Some(path) = self.metadata.as_ref().filter(|path| path.exists()) else { return Ok(None) };
+        let bytes = bounds::read(path, bounds::METADATA)?;
+        Ok(std::str::from_utf8(&bytes).ok().and_then(|text| top_level(text, name)))
     }
 }
 
@@ -75,15 +75,19 @@ impl Harness for Tmt {
     /// The file holds `PID REQUESTFILE`. It stands in one place for all tests of a machine, so it
     /// is believed only if it speaks of this test.
     fn wrapper(&self) -> Option<Pid> {
-        let text = fs::read_to_string(self.pidfile.as_ref()?).ok()?;
-        let (pid, request) = text.trim_end_matches('\n').split_once(' ')?;
-        let pid = pid.parse().ok().filter(|pid| *pid > 1).map(Pid::from_raw)?;
-        (Path::new(request) == self.reboot_request.as_ref()?).then_some(pid)
+        let text = bounds::read(self.pidfile.as_ref()?, bounds::NOTE).ok()?;
+        let (pid, request) = wrapper_and_request(&text)?;
+        (request == self.reboot_request.as_ref()?).then_some(pid)
     }
 
     fn limit(&self) -> Result<Limit> {
-        let Some(text) = self.field("duration") else { return Ok(Limit::None) };
+        let text = match self.field("duration") {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Limit::None),
+            Err(error) => return Ok(Limit::Unusable(format!("{error}: no time limit of tmt's is kept"))),
+        };
         let Some(total) = duration::parse(&text) else {
+            let text = shown(&text);
             return Ok(Limit::Unusable(format!(
                 "tmt's duration '{text}' is none: no time limit of tmt's is kept"
             )));
@@ -116,7 +120,7 @@ impl Harness for Tmt {
     /// A shell test's verdict is its exit status only as long as nothing was reported: a WARN would
     /// make `warn` of a timeout (tmt, `frameworks/shell.py`).
     fn takes_reports(&self) -> bool {
-        self.field("framework").as_deref() == Some("beakerlib")
+        matches!(self.field("framework"), Ok(Some(name)) if name == "beakerlib")
     }
 }
 
@@ -130,8 +134,25 @@ fn margin(wanted: Option<&std::ffi::OsStr>, total: u64) -> Result<u64> {
     })
 }
 
+/// `PID REQUESTFILE`.
+#[must_use]
+pub fn wrapper_and_request(text: &[u8]) -> Option<(Pid, &Path)> {
+    let line = text.strip_suffix(b"\n").unwrap_or(text);
+    let space = line.iter().position(|&b| b == b' ')?;
+    let pid = std::str::from_utf8(&line[..space]).ok()?.parse().ok().filter(|pid| *pid > 1);
+    Some((Pid::from_raw(pid?), Path::new(OsStr::from_bytes(&line[space + 1..]))))
+}
+
+/// A value for a person: its start, and nothing that speaks to the terminal.
+fn shown(text: &str) -> String {
+    let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    let start = text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c });
+    start.chain(more.chars()).collect()
+}
+
 /// The scalar that a key of the outermost mapping has, as it is written.
-fn top_level(text: &str, key: &str) -> Option<String> {
+#[must_use]
+pub fn top_level(text: &str, key: &str) -> Option<String> {
     let (mut depth, mut is_key, mut wanted) = (0_u32, true, false);
     for event in Parser::new_from_str(text) {
         match event.ok()?.0 {
@@ -164,6 +185,7 @@ fn top_level(text: &str, key: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const METADATA: &str = "\
 name: /tests/one

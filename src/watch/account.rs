@@ -4,6 +4,7 @@ use super::machine::{Exit, Fate, Outcome, State};
 use super::options::Answer;
 use super::process::Process;
 use crate::hook::Row;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Everything the summary tells. Times are [`crate::hook::boottime_ns`].
@@ -92,9 +93,11 @@ impl Account {
     /// One row an entry: those that have run, in order, then those that have not.
     pub(super) fn entries(&self) -> Vec<EntryRow> {
         let mut ran: Vec<EntryRow> = Vec::new();
-        let mut planned: Vec<EntryRow> = Vec::new();
+        // In order, and found by id: for each of thousands, all of them would be looked at.
+        let mut planned: BTreeMap<usize, EntryRow> = BTreeMap::new();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
         let mut since = self.cleanup_started.unwrap_or(0);
-        for row in &self.rows {
+        for (place, row) in self.rows.iter().enumerate() {
             match row {
                 // Going on in a new shell: what follows is the whole of what is left.
                 Row::Begin { at } => {
@@ -102,18 +105,24 @@ impl Account {
                     planned.clear();
                 }
                 Row::Plan { id, text } => {
-                    planned.push(EntryRow { id: id.clone(), status: None, nanos: 0, text: text.clone() });
+                    let entry = EntryRow { id: id.clone(), status: None, nanos: 0, text: text.clone() };
+                    if let Some(earlier) = places.insert(id, place) {
+                        planned.remove(&earlier);
+                    }
+                    planned.insert(place, entry);
                 }
                 Row::Ran { at, id, status, text } => {
                     let nanos = at.saturating_sub(since);
                     since = *at;
-                    planned.retain(|entry| entry.id != *id);
+                    if let Some(place) = places.get(id.as_str()) {
+                        planned.remove(place);
+                    }
                     ran.push(EntryRow { id: id.clone(), status: Some(*status), nanos, text: text.clone() });
                 }
                 Row::End { .. } => planned.clear(),
             }
         }
-        ran.extend(planned);
+        ran.extend(planned.into_values());
         ran
     }
 

@@ -99,7 +99,9 @@ impl Guard {
 }
 
 impl Word {
-    fn render(self) -> String {
+    /// One line of the line.
+    #[must_use]
+    pub fn render(self) -> String {
         match self {
             Self::Test(pid) => format!("test {pid}\n"),
             Self::Killing(outcome) => format!("killing {}\n", outcome.text()),
@@ -112,7 +114,9 @@ impl Word {
         }
     }
 
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads one line; `None` if it is no word.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         let pid = || rest.parse::<i32>().ok().filter(|p| *p > 0).map(Pid::from_raw);
         match word {

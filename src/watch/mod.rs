@@ -18,13 +18,14 @@ mod terminal;
 mod ties;
 mod voice;
 
+pub use guard::Word;
 pub use voice::Volume;
 
 use crate::error::{Error, Result, Status, errno_text};
 use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, Hooked, OUTCOME_VAR, boottime_ns};
 use crate::registry;
 use account::Account;
-use guard::{Guard, Word};
+use guard::Guard;
 use kernel::Inheritance;
 use machine::{Action, Event, Ewd, Exit, Fate, Found, Notice, Outcome, Phase, Reach, State};
 use nix::errno::Errno;
@@ -892,7 +893,11 @@ impl Watcher {
         let leaving = self.state.fate == Fate::LeftAlone;
         // Where no cleanup was started, nobody reported.
         let reported = self.account.has_cleanup() && self.clpath.has_private_dir();
-        let rows = if reported { self.clpath.report().rows() } else { Vec::new() };
+        let rows = if reported { self.clpath.report().rows() } else { Ok(Vec::new()) };
+        let rows = rows.unwrap_or_else(|error| {
+            self.voice.warn(&format!("{error}: what became of each entry is not known"));
+            Vec::new()
+        });
         self.account.finished(boottime_ns(), rows);
         if let Some(terminal) = &mut self.terminal
             && !leaving

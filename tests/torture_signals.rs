@@ -4,28 +4,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/torture.rs"]
+mod torture;
 mod watch_common;
 use nix::sys::signal::{Signal, kill};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use torture::{Dice, Part, is_full, scale, seed};
 use watch_common::{Arena, assert_no_trace, until};
-
-/// xorshift64*: small, seeded, good enough to pick moments.
-struct Dice(u64);
-
-impl Dice {
-    fn throw(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
-    }
-}
-
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 const SIGNALS: [Signal; 11] = [
     Signal::SIGINT,
@@ -53,7 +41,7 @@ enum Came {
 
 /// One run.
 fn one_run(seed: u64) -> Came {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::new(seed);
     let arena = Arena::new();
     arena.script(
         "test.sh",
@@ -124,22 +112,32 @@ fn sweep(since: std::time::SystemTime) {
     }
 }
 
+/// How long the short form goes on where nobody has said how many runs there are to be.
+const SHORT: Duration = Duration::from_secs(12);
+
 #[test]
 fn random_signals_at_random_moments() {
-    let runs = from_environment("RL_CLEANUP_FUZZ", 2000);
-    let first = from_environment("RL_CLEANUP_SEED", 1);
+    let part = Part::new("signals");
+    let asked: Option<u64> = std::env::var("RL_CLEANUP_FUZZ").ok().and_then(|v| v.parse().ok());
+    let runs = asked.unwrap_or_else(|| scale(400, 2000));
+    let (first, begun) = (seed(1), Instant::now());
+    let over = || asked.is_none() && !is_full() && begun.elapsed() > SHORT;
     let started = std::time::SystemTime::now();
-    let (next, seen) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, seen) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed) as u64;
-                    if n >= runs {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= runs || over() {
                         return;
                     }
-                    let came = one_run(first + n);
-                    seen.lock().unwrap().push(came);
+                    part.tried();
+                    // A run that fails is told by its panic; the others go on.
+                    match catch_unwind(AssertUnwindSafe(|| one_run(first + n))) {
+                        Ok(came) => seen.lock().unwrap().push(came),
+                        Err(_) => part.lost(format!("RL_CLEANUP_FUZZ=1 RL_CLEANUP_SEED={}", first + n)),
+                    }
                 }
             });
         }
@@ -149,7 +147,8 @@ fn random_signals_at_random_moments() {
     let count = |what: Came| seen.iter().filter(|came| **came == what).count();
     let (cleaned, left) = (count(Came::CleanedUp), count(Came::LeftAlone));
     println!(
-        "{runs} runs tried, 0 lost: {cleaned} cleaned up, {left} left to a reboot, the rest over before the test"
+        "torture: signals: {cleaned} cleaned up, {left} left to a reboot, the rest over before the test"
     );
+    part.finish();
     assert!(cleaned * 10 > seen.len(), "the dice must fall into the run, not in front of it");
 }
