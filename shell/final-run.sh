@@ -13,12 +13,13 @@ __rlcx_call() { # <script subcommand> [option...]
     # A file size limit of the test's must not kill the binary, and no variable reach it: a
     # single one of more than 128 KiB would keep it from being executed at all.
     \builtin trap '' XFSZ
-    \builtin exec -c "$__rlcx_bin" script "$1" --dir="$__rlcx_dir" --script="$__rlcx_self" \
+    \builtin exec -c "$__rlcx_bin" script "$1" --dir="$__rlcx_dir" --script="$__rlcx_self" --pid="$$" \
       ${__rlcx_counts:+--now} ${TESTWATCHER_CLPATH:+"--clpath=$TESTWATCHER_CLPATH"} ${SUDO_UID:+"--sudo-uid=$SUDO_UID"} "${@:2}"
   )
 }
 
 __rlcx_dump() { # prints this shell's state, as __rlc_dump of the shim does
+  \builtin enable alias declare printf shopt umask
   \builtin set +evxu
   \builtin trap - DEBUG ERR RETURN
   # POSIX mode changes options without telling BASHOPTS; any use of shopt makes it right again.
@@ -67,11 +68,23 @@ __rlcx_begin() { # [--resume | --bare]
     [[ -x $__rlcx_bin ]] || __rlcx_bin=$(\builtin type -P rl-cleanup)
   fi
   \builtin trap '__rlcx_exit "$?"' EXIT
-  __rlcx_call begin --fingerprint="$__rlcx_fingerprint"
-  if (($? == 10)) && [[ $__rlcx_how != *again ]]; then
-    \builtin trap - EXIT
-    \builtin exec "$__rlcx_bash" "$__rlcx_self" "${__rlcx_how:---first}-again"
-  fi
+  __rlcx_call begin --fingerprint="$__rlcx_fingerprint" ${TESTWATCHER_OUTCOME:+--patient}
+  case $? in
+    10)
+      if [[ $__rlcx_how != *again ]]; then
+        \builtin trap - EXIT
+        \builtin exec "$__rlcx_bash" "$__rlcx_self" "${__rlcx_how:---first}-again"
+      fi
+      ;;
+    13)
+      \builtin trap - EXIT
+      \builtin exit 0
+      ;;
+    14) # another process runs this buffer's entries
+      \builtin trap - EXIT
+      \builtin exit 1
+      ;;
+  esac
   case $__rlcx_how in
     '' | --first*) __rlcx_open ;;
     --resume*) __rlcx_reopen ;;
@@ -112,7 +125,13 @@ __rlcx_entry() { # <id> <next id> <line of the script behind this entry>
   __rlcx_stage=entry
 }
 
+# An entry's 'enable -n' must not take away what the others are run with.
+__rlcx_enable() {
+  \builtin enable eval exec exit local return set trap true
+}
+
 __rlcx_end() { # <status>
+  __rlcx_enable
   \builtin set +eu
   __rlcx_stage=between
   (($1 == 0)) || ((++__rlcx_keep_failed))
@@ -133,6 +152,7 @@ __rlcx_end() { # <status>
 }
 
 __rlcx_exit() { # <status>  the EXIT trap
+  __rlcx_enable
   \builtin trap - EXIT
   \builtin set +eux
   case $__rlcx_stage in

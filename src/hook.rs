@@ -173,12 +173,10 @@ impl ClPath {
     pub fn write(&self, script: &Path) -> Result<()> {
         let mut line = script.as_os_str().as_bytes().to_vec();
         line.push(b'\n');
-        let dir = self.0.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let replaced =
-            tempfile::Builder::new().prefix(".testwatcher-").tempfile_in(dir).and_then(|mut new| {
-                new.write_all(&line)?;
-                new.persist(&self.0).map_err(|e| e.error)
-            });
+        let replaced = self.new_file().and_then(|mut new| {
+            new.write_all(&line)?;
+            new.persist(&self.0).map_err(|e| e.error)
+        });
         match replaced {
             Ok(_) => Ok(()),
             Err(_) => OpenOptions::new()
@@ -190,6 +188,44 @@ impl ClPath {
                 .map_err(|e| Error::io("write", &self.0, &e)),
         }
     }
+
+    /// Makes the file name nothing, in place: that needs no room anywhere.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn empty(&self) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits())
+            .open(&self.0)
+            .map(drop)
+            .map_err(|e| Error::io("write", &self.0, &e))
+    }
+
+    /// Made in the private directory, which the watcher removes with all that is in it; what a writer
+    /// has left there that was killed goes now. The original watcher has no such directory.
+    fn new_file(&self) -> std::io::Result<tempfile::NamedTempFile> {
+        if !self.has_private_dir() {
+            let dir = self.0.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return tempfile::Builder::new().prefix(".testwatcher-").tempfile_in(dir);
+        }
+        let dir = self.private_dir();
+        for entry in std::fs::read_dir(&dir)?.flatten() {
+            if is_left_by_the_dead(&entry.file_name()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        tempfile::Builder::new().prefix(&format!("{NEW}{}-", std::process::id())).tempfile_in(&dir)
+    }
+}
+
+/// What a new file is called until it is in place; the writer's pid follows.
+const NEW: &str = ".hook-";
+
+fn is_left_by_the_dead(name: &OsStr) -> bool {
+    let writer = || name.to_str()?.strip_prefix(NEW)?.split_once('-')?.0.parse::<u32>().ok();
+    writer().is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// Nanoseconds of the clock that goes on while the machine is suspended (`CLOCK_BOOTTIME`,

@@ -61,10 +61,21 @@ pub fn directory_under(runtime_dir: Option<PathBuf>) -> PathBuf {
 /// Start time of a process in clock ticks since boot; `None` if there is no such process.
 #[must_use]
 pub fn start_time(pid: Pid) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+/// The parent of a process; `None` if there is no such process.
+#[must_use]
+pub fn parent(pid: Pid) -> Option<Pid> {
+    stat_field(pid, 4)?.parse().ok().map(Pid::from_raw)
+}
+
+/// A field of proc_pid_stat(5), by its number there; not the first two.
+fn stat_field(pid: Pid, number: usize) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The command name stands in parentheses and may itself hold spaces and parentheses.
     let rest = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
-    std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(19)?.parse().ok()
+    std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
 }
 
 /// Whether the process with this start time is there and has not ended. One that nobody has reaped

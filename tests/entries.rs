@@ -48,6 +48,8 @@ fn what_ends_a_shell_ends_one_entry() {
         "unset -f __rlcx_nothing; unalias -a",
         "IFS=0123456789; set -f",
         "shopt -s extdebug failglob nullglob; set -C; set -k",
+        "enable -n eval exec exit; exit 3",
+        "enable -n alias declare local printf return set shopt trap true umask; exit 3",
     ] {
         let (out, _) = between(nasty);
         assert!(!out.contains("no\n"), "{nasty}: {out}");

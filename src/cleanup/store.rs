@@ -11,11 +11,12 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, User, fsync, getegid, geteuid, syncfs, unlinkat};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub const SCRIPT: &str = "cleanup.sh";
 const LOCK: &str = "clbuff.lock";
 /// Files of ours that are not in place yet. Whoever holds the lock may remove what is left of them.
 const TEMPORARY: &str = ".rl-cleanup-";
+/// How much of the lock file is ever read.
+const NOTE_MAX: usize = 1 << 16;
 /// How long to wait for another process's change.
 pub const LOCK_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -59,7 +62,7 @@ pub struct Store {
 #[derive(Debug)]
 pub struct Locked<'a> {
     store: &'a Store,
-    _lock: File,
+    lock: File,
 }
 
 /// New content of one file.
@@ -137,16 +140,30 @@ impl Store {
     /// Another process, which the error names, has held the lock for as long as `deadline`.
     pub fn lock(&self, deadline: Duration) -> Result<Locked<'_>> {
         let path = self.path.join(LOCK);
-        let file = match self.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT)? {
+        let file = match self.open_file(LOCK, OFlag::O_RDWR)? {
             Some(file) => file,
-            None => return Err(Error::os("open", &path, Errno::ENOENT)),
+            None => self.make_lock(&path)?,
         };
         if FileExt::try_lock_exclusive(&file).is_err() {
             wait_for_lock(&file, deadline, &path)?;
         }
-        let locked = Locked { store: self, _lock: file };
+        let locked = Locked { store: self, lock: file };
         locked.remove_leftovers();
         Ok(locked)
+    }
+
+    /// Whoever finds the lock file knows that the directory is there to stay, whoever made it: its name,
+    /// in the directory above, has reached the disk before the lock file is made.
+    fn make_lock(&self, path: &Path) -> Result<File> {
+        for above in self.path.ancestors().skip(1) {
+            sync_directory(above).or_else(|errno| match errno {
+                // One that this user may pass but not read.
+                Errno::EACCES => syncfs(&self.dir).map_err(|e| Error::os("sync", &self.path, e)),
+                _ => Err(Error::os("sync", above, errno)),
+            })?;
+        }
+        let made = self.open_file(LOCK, OFlag::O_RDWR | OFlag::O_CREAT)?;
+        made.ok_or_else(|| Error::os("open", path, Errno::ENOENT))
     }
 
     fn open_file(&self, name: &str, flags: OFlag) -> Result<Option<File>> {
@@ -176,19 +193,24 @@ impl Locked<'_> {
     pub fn replace(&self, contents: &[Content]) -> Result<()> {
         let mut prepared = Vec::new();
         for content in contents {
-            self.check_target(content.name)?;
-            prepared.push((content, self.prepare(content)?));
+            let before = self.target(content.name)?;
+            prepared.push((content, self.prepare(content)?, before));
         }
-        let before = contents.first().map(|c| self.store.read(c.name)).transpose()?.flatten();
-        for (n, (content, temporary)) in prepared.into_iter().enumerate() {
-            if let Err(error) = self.put(content.name, temporary) {
-                if n > 0 {
-                    self.put_back(contents[0], before.as_deref());
-                }
-                return Err(error);
+        let mut replaced = Vec::new();
+        let mut done = Ok(());
+        for (content, temporary, before) in prepared {
+            done = done.and_then(|()| self.put(content.name, temporary));
+            if done.is_err() {
+                break;
             }
+            replaced.push((content, before));
         }
-        self.sync()
+        let done = done.and_then(|()| self.sync());
+        if done.is_err() {
+            replaced.into_iter().rev().for_each(|(content, before)| self.put_back(content, before));
+            let _ = self.sync();
+        }
+        done
     }
 
     /// Replaces a file by something shorter; on a full disk, overwrites it in place. An entry that
@@ -224,9 +246,24 @@ impl Locked<'_> {
         let _ = unlinkat(&self.store.dir, name, UnlinkatFlags::NoRemoveDir);
     }
 
-    /// A directory or a symbolic link under the target's name is better found before anything moved.
-    fn check_target(&self, name: &str) -> Result<()> {
-        self.store.open_file(name, OFlag::O_RDONLY).map(|_| ())
+    /// What the lock file holds; nothing of it is needed to lock.
+    #[must_use]
+    pub fn note(&self) -> String {
+        let mut bytes = vec![0; NOTE_MAX];
+        let length = self.lock.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    /// Replaces that. It is about living processes, so it need not reach the disk; and a full disk is
+    /// no reason to stop anybody.
+    pub fn set_note(&self, text: &str) {
+        let _ =
+            self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.set_len(text.len() as u64));
+    }
+
+    /// What is there. A directory or a symbolic link of that name is better found before anything moved.
+    fn target(&self, name: &str) -> Result<Option<File>> {
+        self.store.open_file(name, OFlag::O_RDONLY)
     }
 
     fn prepare(&self, content: &Content) -> Result<tempfile::NamedTempFile> {
@@ -261,23 +298,19 @@ impl Locked<'_> {
         Ok(())
     }
 
-    fn put_back(&self, content: Content, before: Option<&[u8]>) {
-        match before {
-            None => self.remove(content.name),
-            Some(bytes) => {
-                if let Ok(temporary) = self.prepare(&Content { bytes, ..content }) {
-                    let _ = self.put(content.name, temporary);
-                }
-            }
+    /// The file that was replaced is still to be read as long as it is open.
+    fn put_back(&self, content: &Content, before: Option<File>) {
+        let Some(mut before) = before else { return self.remove(content.name) };
+        let mut bytes = Vec::new();
+        if before.read_to_end(&mut bytes).is_ok()
+            && let Ok(temporary) = self.prepare(&Content { bytes: &bytes, ..*content })
+        {
+            let _ = self.put(content.name, temporary);
         }
     }
 
     fn sync(&self) -> Result<()> {
-        match fsync(&self.store.dir) {
-            // Not every file system can sync a directory (fsync(2)).
-            Ok(()) | Err(Errno::EINVAL) => Ok(()),
-            Err(errno) => Err(Error::os("sync", &self.store.path, errno)),
-        }
+        sync_open_directory(&self.store.dir).map_err(|e| Error::os("sync", &self.store.path, e))
     }
 
     /// Since the lock is held, nobody else is working on these.
@@ -323,6 +356,19 @@ fn make_directory(path: &Path) -> Result<()> {
     match mkdirat(AT_FDCWD, path, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(Error::os("make", path, errno)),
+    }
+}
+
+fn sync_directory(path: &Path) -> nix::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    sync_open_directory(&openat(AT_FDCWD, path, flags, Mode::empty())?)
+}
+
+fn sync_open_directory(dir: &OwnedFd) -> nix::Result<()> {
+    match fsync(dir) {
+        // Not every file system can sync a directory (fsync(2)).
+        Err(Errno::EINVAL | Errno::EROFS) => Ok(()),
+        synced => synced,
     }
 }
 

@@ -223,6 +223,12 @@ pub struct ScriptArgs {
     /// The script runs some entries now, not the cleanup
     #[arg(long)]
     pub now: bool,
+    /// The script's own process
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub pid: Option<i32>,
+    /// A watcher waits for the script: another cleanup is waited for
+    #[arg(long)]
+    pub patient: bool,
     /// Which entries the script holds
     #[arg(long, value_name = "NUMBER")]
     pub fingerprint: Option<u64>,

@@ -11,9 +11,11 @@ use crate::hook::{ClPath, Hooked};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 use std::hash::{BuildHasher, Hasher};
-use std::io::Stdin;
+use std::io::{ErrorKind, Stdin};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The name of standard input in a sentence.
@@ -47,8 +49,8 @@ impl Caller {
             dir: dir
                 .and_then(given)
                 .or_else(|| std::env::var_os("BEAKERLIB_DIR").map(PathBuf::from).and_then(given)),
-            // A file that is gone belonged to a watcher that has ended.
-            clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().exists()),
+            // A file that is gone belonged to a watcher that has ended. One that cannot be looked at did not.
+            clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().try_exists().unwrap_or(true)),
             trust: Trust { sudo_uid: shell.and_then(|s| s.sudo_uid) },
         }
     }
@@ -82,39 +84,71 @@ impl Caller {
     pub(super) fn hook_state(&self, script: &Path) -> Hook {
         match self.clpath.as_ref().map(ClPath::read) {
             None | Some(Err(_)) => Hook::NoWatcher,
-            Some(Ok(Hooked::Script(hooked))) if !same_file(&hooked, script) && has_entries(&hooked) => {
-                Hook::Theirs(hooked)
-            }
-            Some(Ok(_)) => Hook::Ours,
+            Some(Ok(hooked)) => whose(hooked, script),
         }
     }
 
-    /// Makes the watcher run `script`, unless a script with entries is hooked already.
-    pub(super) fn hook(&self, script: &Path) -> Result<Hook> {
-        if let Some(Err(error)) = self.clpath.as_ref().map(ClPath::read) {
-            // The change itself is made: whoever has no watcher can still run it, or hook it later.
-            super::complain(&Error::new(
-                Status::Failed,
-                format!("{error}: no watcher will run this cleanup"),
-            ));
+    /// Makes the watcher run `script`, unless a script with entries is hooked already. Also answers how
+    /// to undo that.
+    pub(super) fn hook(&self, script: &Path) -> Result<(Hook, Undo)> {
+        let Some(clpath) = &self.clpath else { return Ok((Hook::NoWatcher, Undo::Nothing)) };
+        let before = match clpath.read() {
+            Ok(hooked) if hooked == Hooked::Script(script.to_owned()) => {
+                return Ok((Hook::Ours, Undo::Nothing));
+            }
+            Ok(hooked) => hooked,
+            // Root's watcher, and a test that has become another user: as without a watcher.
+            Err(_) if belongs_to_another(clpath) => return Ok((Hook::NoWatcher, Undo::Nothing)),
+            Err(error) => return Err(error),
+        };
+        let state = whose(before.clone(), script);
+        if state != Hook::Ours {
+            return Ok((state, Undo::Nothing));
         }
-        let state = self.hook_state(script);
-        if let (Hook::Ours, Some(clpath)) = (&state, &self.clpath)
-            && clpath.read()? != Hooked::Script(script.to_owned())
-        {
-            clpath.write(script)?;
-        }
-        Ok(state)
+        clpath.write(script)?;
+        Ok((state, Undo::HookAgain(before)))
     }
+
+    /// Puts back what was hooked, as far as that is possible.
+    pub(super) fn undo(&self, undo: &Undo) {
+        let (Some(clpath), Undo::HookAgain(before)) = (&self.clpath, undo) else { return };
+        let _ = match before {
+            Hooked::Nothing => clpath.empty(),
+            Hooked::Script(script) => clpath.write(script),
+        };
+    }
+}
+
+/// How to undo a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// Nothing was written.
+    Nothing,
+    /// This was hooked before.
+    HookAgain(Hooked),
+}
+
+fn whose(hooked: Hooked, script: &Path) -> Hook {
+    match hooked {
+        Hooked::Script(hooked) if !same_file(&hooked, script) && has_entries(&hooked) => Hook::Theirs(hooked),
+        _ => Hook::Ours,
+    }
+}
+
+fn belongs_to_another(clpath: &ClPath) -> bool {
+    std::fs::symlink_metadata(clpath.path()).is_ok_and(|m| m.uid() != nix::unistd::geteuid().as_raw())
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|a| other.canonicalize().is_ok_and(|b| a == b))
 }
 
-/// A final script without entries has no length.
+/// A final script without entries has no length. One that cannot be looked at may have some.
 fn has_entries(script: &Path) -> bool {
-    std::fs::metadata(script).is_ok_and(|m| m.is_file() && m.len() > 0)
+    match std::fs::metadata(script) {
+        Ok(meta) => meta.is_file() && meta.len() > 0,
+        Err(e) => !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
 }
 
 /// The buffer, empty where there is none.
@@ -194,6 +228,17 @@ fn read_available(input: &Stdin, bytes: &mut Vec<u8>) -> Result<bool> {
             return Err(Error::too_large(INPUT, bounds::INPUT));
         }
     }
+}
+
+/// The refusal of a second process that would run the same entries.
+pub(super) fn busy(store: &Store, other: Pid) -> Error {
+    let dir = store.path().display();
+    Error::new(Status::Failed, format!("cannot run entries of '{dir}': {}", busy_sentence(other)))
+}
+
+/// Why it is refused.
+pub(super) fn busy_sentence(other: Pid) -> String {
+    format!("another cleanup of this buffer is running (process {other})")
 }
 
 /// Paths for a script called `name` in this directory.

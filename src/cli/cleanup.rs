@@ -2,11 +2,12 @@
 
 use super::args::{AddArgs, Cli, Command, CompletionsArgs, ListArgs, RunArgs, ShimArgs, ShowArgs};
 use super::caller::{
-    Caller, Hook, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
+    Caller, Hook, busy, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
     snapshot_kept, snapshot_without_shell,
 };
-use super::{print, render};
+use super::{print, render, shield};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
+use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
 use crate::cleanup::store::{
@@ -17,6 +18,7 @@ use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
 use clap::CommandFactory;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -30,8 +32,7 @@ const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
 pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
-    // Whatever the test has set, nothing here is made for others to read.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    shield();
     let done = match command {
         Command::Append(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
         Command::Prepend(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
@@ -88,11 +89,12 @@ fn add(caller: &Caller, args: &AddArgs, place: Place) -> Result<u8> {
         text,
     };
     let id = buffer.add(entry, place);
-    caller.hook(&store.script_path())?;
-    save(&store, &locked, &buffer, &snapshot)?;
     if args.print_id {
+        // Before anything changes, as it may fail.
         print(format!("{id}\n").as_bytes())?;
     }
+    let (_, undo) = caller.hook(&store.script_path())?;
+    save(&store, &locked, &buffer, &snapshot).inspect_err(|_| caller.undo(&undo))?;
     Ok(0)
 }
 
@@ -213,8 +215,8 @@ fn rehook(caller: &Caller, shell: bool) -> Result<()> {
         (_, Some(stream)) => stream.snapshot(),
         (None, None) => snapshot_without_shell(&store)?,
     };
-    save(&store, &locked, &buffer, &snapshot)?;
-    let hook = caller.hook(&store.script_path())?;
+    let (hook, undo) = caller.hook(&store.script_path())?;
+    save(&store, &locked, &buffer, &snapshot).inspect_err(|_| caller.undo(&undo))?;
     let word = match &hook {
         Hook::Ours => "hooked",
         Hook::NoWatcher => "alone",
@@ -283,6 +285,10 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
         let locked = store.lock(LOCK_DEADLINE)?;
         let buffer = existing_buffer(&store)?;
         let purpose = Purpose::Now(chosen(&buffer, args)?);
+        match runners::enter(&locked, Pid::this(), Nested::Allowed) {
+            Admission::Granted => {}
+            Admission::Busy(other) | Admission::Within(other) => return Err(busy(&store, other)),
+        }
         let snapshot = snapshot_or(&store, stream.map(|s| s.snapshot()))?;
         let bytes = script::render(&buffer, &snapshot, &purpose, &places(&store, &name));
         locked.write(Content { name: &name, ..Content::script(&bytes) })?;
@@ -296,6 +302,7 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
     let ended = command.status().map_err(|e| Error::io("run", &snapshot.interpreter, &e));
     let locked = store.lock(LOCK_DEADLINE)?;
     locked.remove(&name);
+    runners::leave(&locked, Pid::this());
     let buffer = load_buffer(&store)?;
     save(&store, &locked, &buffer, &load_script(&store)?.map_or(snapshot, |s| s.snapshot))?;
     let left = purpose.select(&buffer).len();

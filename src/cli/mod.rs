@@ -10,6 +10,7 @@ mod watch;
 use crate::error::{Error, Result, Status};
 use args::{Cli, Command};
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -68,6 +69,14 @@ fn own_process(args: &[OsString]) -> Option<u8> {
     if crate::watch::was_a_sentinel(args) { Some(0) } else { crate::harness::dropin::is_run_as(args) }
 }
 
+/// Whatever the test has set: nothing here is made for others to read, and a file that grows past a limit
+/// (setrlimit(2)) is an error like others, not a signal that ends this process in the middle. What is
+/// started from here gets an open mask from the standard library.
+fn shield() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+}
+
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.
 fn finish(result: Result<u8>) -> ExitCode {
     match result {
@@ -86,6 +95,11 @@ fn complain(error: &Error) {
 
 fn complain_as(program: &str, error: &Error) {
     let _ = writeln!(std::io::stderr(), "{program}: {error}");
+}
+
+/// One line on stderr about what takes a while.
+fn say(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "rl-cleanup: {sentence}");
 }
 
 /// Writes to stdout. A reader that has gone (`rl-cleanup list | head -1`) is not an error.

@@ -1,17 +1,20 @@
 //! `rl-cleanup script`: what a running final script asks for, one call an event.
 
 use super::args::{ScriptArgs, ScriptEvent};
-use super::caller::{Caller, load_buffer, places, read_pipe};
-use super::print;
+use super::caller::{Caller, busy, busy_sentence, load_buffer, places, read_pipe};
+use super::{complain, print, say, shield};
 use crate::cleanup::buffer::{Buffer, Entry, fingerprint};
+use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
 use crate::cleanup::snapshot::{Snapshot, Stream};
 use crate::cleanup::store::{Content, IfMissing, LOCK_DEADLINE, Locked, SCRIPT, Store};
 use crate::error::{Error, Result};
 use crate::hook::{Row, boottime_ns};
 use crate::registry;
+use nix::unistd::Pid;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The script goes on.
 const GO_ON: u8 = 0;
@@ -19,10 +22,14 @@ const GO_ON: u8 = 0;
 const CHANGED: u8 = 10;
 /// The script has nothing left to do.
 const OVER: u8 = 13;
+/// Another process runs this buffer's entries.
+const BUSY: u8 = 14;
+/// How often to look whether it still does.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Answers one event; the number is the exit status.
 pub(super) fn dispatch(dir: Option<PathBuf>, args: ScriptArgs) -> Result<u8> {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    shield();
     let caller = Caller::new(dir, Some(&args.shell));
     if args.event == ScriptEvent::Alive {
         return Ok(u8::from(!is_watched(&caller, &args)));
@@ -31,13 +38,42 @@ pub(super) fn dispatch(dir: Option<PathBuf>, args: ScriptArgs) -> Result<u8> {
         return prepare(&caller);
     }
     let store = caller.open(IfMissing::Fail)?;
-    let locked = store.lock(LOCK_DEADLINE)?;
+    let admitted = match args.event {
+        ScriptEvent::Begin => admit(&store, &args)?,
+        _ => Some(store.lock(LOCK_DEADLINE)?),
+    };
+    let Some(locked) = admitted else { return Ok(BUSY) };
     let session = Session { caller, args, store: &store, locked };
     match session.args.event {
         ScriptEvent::Begin => session.begin(),
         ScriptEvent::Strike => session.strike(),
         ScriptEvent::Resume => session.resume(),
         ScriptEvent::Finish | ScriptEvent::Alive | ScriptEvent::Prepare => session.finish(),
+    }
+}
+
+/// The lock, with the script written down as the one that runs entries; nothing where another does.
+/// Under a watcher it waits: the machine is to be in order when the watcher ends.
+fn admit<'a>(store: &'a Store, args: &ScriptArgs) -> Result<Option<Locked<'a>>> {
+    let mut told = false;
+    loop {
+        let locked = store.lock(LOCK_DEADLINE)?;
+        let Some(pid) = args.pid.map(Pid::from_raw) else { return Ok(Some(locked)) };
+        let nested = if args.now { Nested::Allowed } else { Nested::Refused };
+        let waits = match runners::enter(&locked, pid, nested) {
+            Admission::Granted => return Ok(Some(locked)),
+            Admission::Busy(other) if args.patient => other,
+            Admission::Busy(other) | Admission::Within(other) => {
+                complain(&busy(store, other));
+                return Ok(None);
+            }
+        };
+        drop(locked);
+        if !told {
+            say(&format!("waiting: {}", busy_sentence(waits)));
+            told = true;
+        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -60,12 +96,13 @@ fn prepare(caller: &Caller) -> Result<u8> {
 
 fn make_files(store: &Store) -> Result<()> {
     let locked = store.lock(LOCK_DEADLINE)?;
+    let mut missing = Vec::new();
     for content in [Content::buffer(b""), Content::script(b"")] {
         if store.read(content.name)?.is_none() {
-            locked.write(content)?;
+            missing.push(content);
         }
     }
-    Ok(())
+    if missing.is_empty() { Ok(()) } else { locked.replace(&missing) }
 }
 
 /// A watcher of ours is registered; the original's has a CLPATH file and no directory beside it.
@@ -87,7 +124,10 @@ struct Session<'a> {
 impl Session<'_> {
     fn begin(&self) -> Result<u8> {
         let buffer = load_buffer(self.store)?;
-        let Some(parsed) = self.load()? else { return Ok(GO_ON) };
+        let Some(parsed) = self.load()? else {
+            // Another process has finished this cleanup after this one was started.
+            return Ok(if buffer.is_empty() { OVER } else { GO_ON });
+        };
         let entries = parsed.purpose.select(&buffer);
         if self.args.fingerprint != Some(fingerprint(&entries)) {
             self.write(&buffer, &parsed.snapshot, &parsed.purpose)?;
@@ -121,6 +161,7 @@ impl Session<'_> {
     fn finish(&self) -> Result<u8> {
         let buffer = load_buffer(self.store)?;
         if self.args.now {
+            self.leave();
             return Ok(GO_ON);
         }
         if !buffer.is_empty() {
@@ -129,7 +170,14 @@ impl Session<'_> {
         self.locked.shrink(Content::buffer(b""))?;
         self.locked.shrink(Content::script(b""))?;
         self.report(&[Row::End { at: boottime_ns() }]);
+        self.leave();
         Ok(GO_ON)
+    }
+
+    fn leave(&self) {
+        if let Some(pid) = self.args.pid {
+            runners::leave(&self.locked, Pid::from_raw(pid));
+        }
     }
 
     /// Takes the entry that has run out of the buffer, and out of it alone: the script is executed

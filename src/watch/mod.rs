@@ -56,6 +56,8 @@ const STOP_BY_ITSELF: Duration = Duration::from_millis(200);
 const STOPPED: Duration = Duration::from_secs(1);
 /// How long the end waits for the reader of the cleanup's output.
 const REST: Duration = Duration::from_secs(2);
+/// How often to look where poll(2) fails.
+const WITHOUT_POLL: Duration = Duration::from_millis(10);
 /// How often a guard that somebody kills is replaced.
 const GUARDS: u8 = 5;
 
@@ -449,11 +451,11 @@ impl Watcher {
             fds.extend(wards.filter_map(|w| w.adopted.as_ref()).map(AsFd::as_fd));
             let mut fds: Vec<PollFd<'_>> =
                 fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            poll(&mut fds, PollTimeout::NONE)
+            poll(&mut fds, self.alarms.patience())
         };
         if readable.is_err_and(|e| e != Errno::EINTR) {
-            // Nothing sensible can be done without poll(2); the guard goes on, as after a SIGKILL.
-            std::process::abort();
+            // No memory (poll(2)). Everything below looks without waiting, so it can be done now and then.
+            std::thread::sleep(WITHOUT_POLL);
         }
         self.hear_terminal(PollTimeout::ZERO);
         let signals: Vec<Signal> = std::iter::from_fn(|| self.signals.next()).collect();
@@ -939,7 +941,7 @@ impl Watcher {
             self.tend();
             let mut fds =
                 [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let _ = poll(&mut fds, PollTimeout::NONE);
+            let _ = poll(&mut fds, self.alarms.patience());
             self.alarms.over();
             while let Some(signal) = self.signals.next() {
                 match signal {
@@ -1003,15 +1005,16 @@ impl Watcher {
         let pid = guard.pid();
         self.alarms.set(Alarm::Patience, Duration::from_secs(1));
         loop {
+            // Before looking, so that no SIGCHLD that comes in between is taken away unheard.
+            while self.signals.next().is_some() {}
             while let Some((reaped, change)) = process::reap() {
                 if reaped == pid && matches!(change, Change::Ended(_)) {
                     return;
                 }
             }
-            while self.signals.next().is_some() {}
             let mut fds =
                 [self.signals.as_fd(), self.alarms.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            let _ = poll(&mut fds, PollTimeout::NONE);
+            let _ = poll(&mut fds, self.alarms.patience());
             if self.alarms.over().contains(&Alarm::Patience) {
                 // Stopped by somebody: a dead guard is as good as one that left.
                 process::kill_one(pid);

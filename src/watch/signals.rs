@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
@@ -15,8 +16,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// Every signal the watcher reacts to.
-const WATCHED: [Signal; 9] = [
+/// Every signal the watcher reacts to; and the one by which a file size limit would end it in the middle
+/// of a write (setrlimit(2)), where an error will do.
+const WATCHED: [Signal; 10] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGHUP,
@@ -26,6 +28,7 @@ const WATCHED: [Signal; 9] = [
     Signal::SIGTTIN,
     Signal::SIGTTOU,
     Signal::SIGCONT,
+    Signal::SIGXFSZ,
 ];
 
 /// The blocked signals, read one by one.
@@ -104,6 +107,8 @@ pub enum Alarm {
 pub struct Alarms {
     fd: TimerFd,
     due: BTreeMap<Alarm, u64>,
+    /// The timer could not be set, and tells nothing.
+    deaf: bool,
 }
 
 impl Alarms {
@@ -114,7 +119,7 @@ impl Alarms {
     pub fn new() -> Result<Self> {
         let fd = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
             .map_err(|e| Error::os("keep time with", "timerfd", e))?;
-        Ok(Self { fd, due: BTreeMap::new() })
+        Ok(Self { fd, due: BTreeMap::new(), deaf: false })
     }
 
     /// Sets a timer `after` from now; an earlier setting of the same timer is forgotten.
@@ -167,7 +172,15 @@ impl Alarms {
                 self.fd.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
             }
         };
-        debug_assert!(done.is_ok(), "timerfd_settime takes every time that fits");
+        self.deaf = done.is_err();
+    }
+
+    /// How long to wait for the descriptor at most: for ever, unless the timer could not be set.
+    #[must_use]
+    pub fn patience(&self) -> PollTimeout {
+        let Some(due) = self.due.values().min().filter(|_| self.deaf) else { return PollTimeout::NONE };
+        let left = due.saturating_sub(crate::hook::boottime_ns()).div_ceil(1_000_000);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
     }
 }
 

@@ -33,6 +33,27 @@ pub fn seed(default: u64) -> u64 {
     std::env::var("RL_CLEANUP_SEED").ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
+/// Does `each` for one in `every` of the numbers below `count`, other ones with each seed, on two threads.
+pub fn draw(count: usize, every: u64, each: impl Fn(usize) + Sync) {
+    let seed = seed(u64::from(std::process::id()));
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count as u64 {
+                        return;
+                    }
+                    if n.wrapping_add(seed).is_multiple_of(every) {
+                        each(usize::try_from(n).unwrap_or(usize::MAX));
+                    }
+                }
+            });
+        }
+    });
+}
+
 /// xorshift64*: small, seeded, good enough to draw lots.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
