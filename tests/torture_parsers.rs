@@ -50,7 +50,7 @@ type Parser = fn(&[u8]);
 
 /// Tries a property with as many values as this run is to have.
 fn property<S: Strategy>(part: &Part, name: &str, values: S, holds: impl Fn(S::Value) -> bool) {
-    let cases = u32::try_from(scale(200, 20_000)).unwrap();
+    let cases = u32::try_from(scale(200, 4000)).unwrap();
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed(6).to_le_bytes());
@@ -786,7 +786,7 @@ fn tmt_reads_the_same() {
     let Some(python) = python_with_tmt() else { skip!("no Python here has tmt (pip install tmt)") };
     let part = Part::new("parsers-tmt");
     let mut dice = torture::Dice::new(seed(8));
-    let many = scale(3000, 100_000);
+    let many = scale(3000, 60_000);
     let grammar =
         ["1", "2", "30", "007", "5m", "1h", "3s", "1d", " ", " ", "*", "*2", "*1.5", "\t", "m", ".", "-"];
     let texts: Vec<String> = (0..many).map(|_| drawn(&mut dice, &grammar, 6)).collect();
