@@ -42,6 +42,7 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(bashdir)/beakerlib-testwatcher $(fishdir)/beakerlib-testwatcher.fish
 
 PART =
+BENCH_OUT = target/bench
 
 .PHONY: build demo check torture bench install uninstall clean help
 .DEFAULT_GOAL := build
@@ -59,7 +60,7 @@ torture: ## all that can go wrong, made to go wrong and counted (PART="kill powe
 	@tests/torture $(PART)
 
 bench: build ## cost of an append and of the watcher, beside bash's, timeout's and BeakerLib's
-	@PATH="$(abspath $(TARGET)):$$PATH" benches/run
+	@BENCH_OUT="$(BENCH_OUT)" benches/run $(TARGET)
 
 # Builds only what is missing or older than its source: `make && sudo make install` needs no cargo.
 $(TARGET)/rl-cleanup: Cargo.toml Cargo.lock $(shell find src shell -type f)
