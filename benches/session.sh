@@ -10,7 +10,9 @@
 set +m
 exec 3>&1 >/dev/null 2>&1
 
+# shellcheck disable=SC1090,SC1091 # neither of them is a file of this directory
 [[ -z ${BEAKERLIB-} ]] || . "$BEAKERLIB/beakerlib.sh"
+# shellcheck disable=SC1090
 [[ $1 == theirs ]] || . "$SHIM"
 rlJournalStart
 
