@@ -45,7 +45,7 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 PART =
 BENCH_OUT = target/bench
 
-.PHONY: build demo check torture bench install uninstall clean help
+.PHONY: build demo check torture bench bench-plots install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## build both programs (the default)
@@ -62,6 +62,10 @@ torture: ## all that can go wrong, made to go wrong and counted (PART="kill powe
 
 bench: build ## cost of an append and of the watcher, beside bash's, timeout's and BeakerLib's
 	@BENCH_OUT="$(BENCH_OUT)" benches/run $(TARGET)
+
+bench-plots: ## pictures and tables of docs/performance.md from the last run's figures
+	@benches/plots $(BENCH_OUT)/results.json
+	@benches/page $(BENCH_OUT)/results.json
 
 # Builds only what is missing or older than its source: `make && sudo make install` needs no cargo.
 $(TARGET)/rl-cleanup: Cargo.toml Cargo.lock $(shell find src shell -type f)

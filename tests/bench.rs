@@ -137,7 +137,7 @@ fn a_run_becomes_pictures() {
         picture.to_str().unwrap()
     );
     // Ours is twice as long as timeout's; the original's goes on: two cuts and the axis.
-    let bars = "[('paper', '760'), ('ours', '320.0'), ('other', '160.0'), ('theirs', '400.0')]\n3";
+    let bars = "[('paper', '760'), ('ours', '312.0'), ('other', '156.0'), ('theirs', '390.0')]\n3";
     assert_eq!(python(&parse), bars);
     let text = std::fs::read_to_string(&picture).unwrap();
     assert!(text.contains("A &lt;small&gt; one") && text.contains("90.00 ms"), "{text}");
