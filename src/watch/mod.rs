@@ -534,9 +534,11 @@ impl Watcher {
     fn on_test_change(&mut self, change: Change) {
         match change {
             Change::Ended(exit) => {
-                // With the terminal lent, a ^C reaches the test before it reaches us.
+                // With the terminal lent, a ^C reaches the test before it reaches us. One that we have heard
+                // already has us kill the test, which may die of the ^C all the same.
                 let by_key = matches!(exit, Exit::Signal(2 | 3));
-                if self.terminal.as_ref().is_some_and(|t| t.lent_to().is_some()) {
+                let unheard = self.state.phase == Phase::Test;
+                if unheard && self.terminal.as_ref().is_some_and(|t| t.lent_to().is_some()) {
                     self.hear_terminal(PollTimeout::from(20u8));
                     if by_key && self.queue.is_empty() {
                         self.queue.push_back(Event::Interrupt);
