@@ -862,9 +862,18 @@ impl Watcher {
     }
 
     /// Stops everything with us and goes on with everything: ^Z and `fg`.
+    ///
+    /// make stops sooner than we do, and its shell may send SIGCONT before we have: that takes back a stop
+    /// signal that is pending (signal(7)), so ours is, blocked, from as early on as it may be.
     fn suspend(&mut self, signal: Signal) {
         self.alarms.cancel(Alarm::Stop);
         let group = self.current();
+        // With the terminal lent, the key reached the test's group only; a background job's stop, nobody.
+        let key_was_ours =
+            signal == Signal::SIGTSTP && self.terminal.as_ref().is_none_or(|t| t.lent_to().is_none());
+        if key_was_ours {
+            signals::send_self(signal);
+        }
         if let Some(group) = group {
             group.stop(STOPPED);
         }
@@ -877,16 +886,15 @@ impl Watcher {
                 terminal.apply(settings);
             }
         }
-        if lent.is_some() || signal != Signal::SIGTSTP {
-            // The key reached the test's group only, or none at all: make, and whoever else stands
-            // in our group, has to stop too for the shell to see a stopped job.
+        if !key_was_ours {
+            // make, and whoever else stands in our group, has to stop too for the shell to see a stopped job.
             Group::of_leader(nix::unistd::getpgrp()).signal(signal);
         }
-        signals::stop_self(signal);
+        signals::stop_by_pending(signal);
         // Going on.
         let Some(group) = group else { return };
         if let Some(terminal) = &mut self.terminal
-            && (lent.is_some() || signal != Signal::SIGTSTP)
+            && !key_was_ours
             && terminal.lend(group, &self.inheritance)
             && let Some(settings) = lent
         {
