@@ -19,14 +19,13 @@ use super::ties::Ties;
 use crate::error::errno_text;
 use crate::hook::Hooked;
 use crate::hook::boottime_ns;
-use std::os::fd::OwnedFd;
 
 impl Watcher {
     /// From now on a SIGKILL of this process is noticed.
     pub(super) fn start_guard(&mut self) {
         match guard::start(&self.clpath) {
             Ok(guard::Side::Watcher(guard)) => self.guard = Some(guard),
-            Ok(guard::Side::Guard(line)) => self.become_guard(&line),
+            Ok(guard::Side::Guard(ears)) => self.become_guard(&ears),
             Err(errno) => {
                 self.guard = None;
                 let why = errno_text(errno);
@@ -36,14 +35,14 @@ impl Watcher {
     }
 
     /// The copy's way: waits for the watcher's end, takes over if it has to, and never returns.
-    fn become_guard(&mut self, line: &OwnedFd) -> ! {
+    fn become_guard(&mut self, ears: &guard::Ears) -> ! {
         let story = self.story();
         // What belongs to the watcher alone: its guard's line, its terminal, its children.
         self.guard = None;
         self.terminal = None;
         self.queue.clear();
         let ties = self.ties.of_guard();
-        let status = match guard::listen(line, &self.clpath, story) {
+        let status = match guard::listen(ears, &self.clpath, story) {
             None => 0,
             Some(found) => {
                 self.inherit(ties);
