@@ -43,7 +43,7 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 
 PART =
 
-.PHONY: build demo check torture bench install uninstall clean help
+.PHONY: build demo screenshots check torture bench install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## build both programs (the default)
@@ -51,6 +51,9 @@ build: ## build both programs (the default)
 
 demo: build ## interrupt a test that has mounted a loop device, and see that nothing is left
 	@PATH="$(abspath $(TARGET)):$$PATH" examples/demo
+
+screenshots: build ## record a real run, and draw docs/pictures/session.svg and timeline.svg from it
+	@PATH="$(abspath $(TARGET)):$$PATH" docs/pictures/draw.py
 
 check: ## everything that must hold before a change goes in; ends in a count
 	@tests/run
