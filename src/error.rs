@@ -103,7 +103,11 @@ impl Error {
 
     /// `PATH` could be somebody else's work: exit status 4.
     pub fn untrusted(path: impl AsRef<Path>, why: &str) -> Self {
-        Self::new(Status::Untrusted, format!("will not trust '{}': {why}", path.as_ref().display()))
+        let path = path.as_ref().display();
+        Self::new(
+            Status::Untrusted,
+            format!("will not trust '{path}': {why} (see SECURITY in rl-cleanup(1))"),
+        )
     }
 
     /// The process exit status that goes with the sentence.
