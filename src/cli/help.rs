@@ -98,8 +98,8 @@ pub(super) const CLEAR: &str = long!(
 
 /// Of `run`.
 pub(super) const RUN: &str = long!(
-    "  rl-cleanup run
-  rl-cleanup run --to-mark
+    "  rl-cleanup run --to-mark
+  rl-cleanup run
 "
 );
 
