@@ -300,9 +300,7 @@ done\n"
     }
     let scratch = with_test(&text);
     fs::create_dir(scratch.path().join("tmp")).unwrap();
-    let Some(mut command) = mounts_of_its_own() else {
-        return None;
-    };
+    let mut command = mounts_of_its_own()?;
     let script = "beakerlib-testwatcher ./runtest.sh; echo \"status $?\"
         grep -F \" $TMPDIR/\" /proc/self/mounts | sed 's/^/still mounted: /'; ls \"$TMPDIR\" | sed 's/^/still there: /'";
     command.args(["bash", "-c", script]).current_dir(scratch.path()).env("TERM", "dumb");
