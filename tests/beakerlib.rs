@@ -221,6 +221,9 @@ fn source_tree() -> Option<PathBuf> {
 #[test]
 fn beakerlibs_own_unit_tests_of_these_functions_pass_with_the_shim_as_plugin() {
     let Some(source) = source_tree() else { skip!("BEAKERLIB_SOURCE names no BeakerLib source tree") };
+    if Command::new("xmllint").arg("--version").output().is_err() {
+        skip!("BeakerLib's suite reads its journal with xmllint, which is not installed");
+    }
     let state = State::new();
     let copy = state.path("source");
     assert!(Command::new("cp").args(["-r", "--"]).args([&source, &copy]).status().unwrap().success());

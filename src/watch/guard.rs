@@ -12,7 +12,7 @@ use super::process::{has_in_environment, has_variable, processes};
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{ForkResult, Pid, pipe2, read, setsid, write};
+use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2, read, setsid, write};
 use std::ffi::CString;
 use std::mem::discriminant;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,9 @@ pub const GUARD_NAME: &str = "tw-guard-";
 /// How often, and how far apart, somebody who is being born is looked for.
 const BIRTH_LOOKS: u8 = 10;
 const BIRTH_LOOK: Duration = Duration::from_millis(5);
+
+/// Before the line is read again.
+const AFTER_AN_ERROR: Duration = Duration::from_millis(20);
 
 /// The watcher's end.
 pub struct Guard {
@@ -68,7 +71,13 @@ pub enum Side {
     /// The watcher, with its guard.
     Watcher(Guard),
     /// The guard, with its end of the line.
-    Guard(OwnedFd),
+    Guard(Ears),
+}
+
+/// The guard's end of the line.
+pub struct Ears {
+    line: OwnedFd,
+    watcher: Pid,
 }
 
 /// Makes a guard: a copy of this process that executes nothing, in a session of its own.
@@ -76,6 +85,7 @@ pub enum Side {
 /// # Errors
 /// No descriptor or process is to be had.
 pub fn start(clpath: &ClPath) -> nix::Result<Side> {
+    let watcher = getpid();
     let (ears, line) = pipe2(OFlag::O_CLOEXEC)?;
     // Only our end: a guard that somebody has stopped must not stop us when the pipe is full.
     fcntl(&line, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -88,7 +98,7 @@ pub fn start(clpath: &ClPath) -> nix::Result<Side> {
             if let Ok(name) = CString::new([GUARD_NAME.as_bytes(), suffix].concat()) {
                 let _ = nix::sys::prctl::set_name(&name);
             }
-            Ok(Side::Guard(ears))
+            Ok(Side::Guard(Ears { line: ears, watcher }))
         }
     }
 }
@@ -159,14 +169,16 @@ pub struct Inheriting {
 
 /// Listens until the watcher is gone; `story` is what was so at the fork. `None`: it told us to leave.
 #[must_use]
-pub fn listen(line: &OwnedFd, clpath: &ClPath, story: Vec<Word>) -> Option<Inheriting> {
+pub fn listen(ears: &Ears, clpath: &ClPath, story: Vec<Word>) -> Option<Inheriting> {
     let (mut text, mut words) = (Vec::new(), story);
     let mut buffer = [0; 512];
     loop {
-        match read(line, &mut buffer) {
+        match read(&ears.line, &mut buffer) {
             Ok(0) => break,
             Ok(n) => text.extend_from_slice(&buffer[..n]),
             Err(nix::errno::Errno::EINTR) => {}
+            // That tells nothing of the watcher; who our parent is, does (getppid(2)).
+            Err(_) if getppid() == ears.watcher => std::thread::sleep(AFTER_AN_ERROR),
             Err(_) => break,
         }
         fold(&mut text, &mut words);

@@ -208,7 +208,7 @@ impl Watcher {
     fn start_guard(&mut self) {
         match guard::start(&self.clpath) {
             Ok(guard::Side::Watcher(guard)) => self.guard = Some(guard),
-            Ok(guard::Side::Guard(line)) => self.become_guard(&line),
+            Ok(guard::Side::Guard(ears)) => self.become_guard(&ears),
             Err(errno) => {
                 self.guard = None;
                 let why = errno_text(errno);
@@ -218,35 +218,35 @@ impl Watcher {
     }
 
     /// The copy's way: waits for the watcher's end, takes over if it has to, and never returns.
-    fn become_guard(&mut self, line: &OwnedFd) -> ! {
+    fn become_guard(&mut self, ears: &guard::Ears) -> ! {
         let story = self.story();
         // What belongs to the watcher alone: its guard's line, its terminal, its children.
         self.guard = None;
         self.terminal = None;
         self.queue.clear();
         let ties = self.ties.of_guard();
-        let status = match guard::listen(line, &self.clpath, story) {
+        let status = match guard::listen(ears, &self.clpath, story) {
             None => 0,
-            Some(found) => match self.heir(ties) {
-                Ok(heir) => heir.take_over(found),
-                Err(error) => {
-                    self.voice.warn(&error.to_string());
-                    1
-                }
-            },
+            Some(found) => {
+                self.inherit(ties);
+                self.take_over(found)
+            }
         };
         std::process::exit(i32::from(status))
     }
 
-    /// A watcher for what this one has left, with descriptors of its own.
-    fn heir(&self, ties: Ties) -> Result<Self> {
-        let (signals, _) = Signals::block()?;
+    /// Makes this a watcher for what the one before has left. Nothing here can fail for want of a descriptor
+    /// or of memory: the signalfd tells each process of its own signals (signalfd(2)), and the timer, which
+    /// the two have in common, was the other's alone until its death.
+    fn inherit(&mut self, ties: Ties) {
         let _ = nix::sys::prctl::set_child_subreaper(true);
-        let mut heir = Self::new(self.options.clone(), signals, self.inheritance, self.clpath.clone())?;
-        heir.terminal = None;
-        heir.ties = ties;
-        heir.start_guard();
-        Ok(heir)
+        self.alarms.clear();
+        self.ties = ties;
+        self.state = State::watching(self.state.reach);
+        self.account = Account::new(boottime_ns());
+        (self.test, self.cleanup, self.hunt) = (None, None, None);
+        self.guards_left = GUARDS;
+        self.start_guard();
     }
 
     fn tell_guard(&self, word: Word) {
@@ -383,7 +383,7 @@ impl Watcher {
     }
 
     /// The guard's way in: adopts what is there and goes on.
-    fn take_over(mut self, found: guard::Inheriting) -> u8 {
+    fn take_over(&mut self, found: guard::Inheriting) -> u8 {
         self.test = found.test.and_then(Ward::adopted);
         self.cleanup = found.cleanup.and_then(Ward::adopted);
         if let (None, Some(leader)) = (&self.test, found.test) {
@@ -422,7 +422,7 @@ impl Watcher {
         self.run()
     }
 
-    fn run(mut self) -> u8 {
+    fn run(&mut self) -> u8 {
         while self.state.phase != Phase::Done {
             match self.queue.pop_front() {
                 Some(event) => self.feed(event),
@@ -894,7 +894,7 @@ impl Watcher {
     }
 
     /// The last things: terminal, files, guard, summary, exit status.
-    fn wind_up(mut self) -> u8 {
+    fn wind_up(&mut self) -> u8 {
         let leaving = self.state.fate == Fate::LeftAlone;
         // Where no cleanup was started, nobody reported.
         let reported = self.account.has_cleanup() && self.clpath.has_private_dir();

@@ -146,6 +146,12 @@ impl Alarms {
         }
     }
 
+    /// Forgets all timers.
+    pub fn clear(&mut self) {
+        self.due.clear();
+        self.rearm();
+    }
+
     /// When it is due, in [`crate::hook::boottime_ns`].
     #[must_use]
     pub fn due_at(&self, alarm: Alarm) -> Option<u64> {

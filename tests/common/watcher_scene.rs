@@ -257,7 +257,9 @@ fn with_guard(
     let mut tracer = Tracer(quiet.spawn().unwrap());
     crate::watch_common::until("strace at the guard", || {
         let status = std::fs::read_to_string(format!("/proc/{guard}/status")).unwrap_or_default();
-        status.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
+        // The call that it waits in may be the one at which it is killed.
+        !is_alive(guard)
+            || status.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() != "0"))
     });
     match watcher {
         Watcher::Killed => child.kill().unwrap(),

@@ -105,7 +105,8 @@ impl Reader {
             "unlink" => ops.extend(self.named(None, args[0]).map(Op::Unlink)),
             "unlinkat" => ops.extend(self.named(Some(args[0]), args[1]).map(Op::Unlink)),
             "mkdir" if Path::new(&text(args[0])) == self.dir => ops.push(Op::MakeDirectory),
-            "mkdirat" if Path::new(&text(args[1])) == self.dir => ops.push(Op::MakeDirectory),
+            // The way to it is walked by descriptor, so the name may be only its last part.
+            "mkdirat" if path(args[0]).join(text(args[1])) == self.dir => ops.push(Op::MakeDirectory),
             _ => {
                 let strange = args.iter().any(|a| self.of_descriptor(a).is_some());
                 assert!(!strange, "a call that the model does not know: {}", call.name);
