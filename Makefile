@@ -9,14 +9,15 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 # An append and a watched test are processes of their own, and linked statically they start in half the
 # time. Where the C library's static form is not installed (Fedora: glibc-static), or with STATIC=no,
 # they are linked as cargo does it. STATIC=musl takes that library, if rustup has its target.
-# Static, both programs are one file: the C library would be in each of two. At a fixed address it
-# starts with no relocations to work off, and so no slower than a smaller file of the watcher alone.
+# Static, both programs are one file: the C library would be in each of two. It stays position-independent
+# (static-pie): at a fixed address it starts no sooner, as 'make bench' shows, and root's tools are better
+# off where nobody knows beforehand.
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC ?= $(shell out=$$(mktemp) && echo 'int main(void) { return 0; }' | $(CC) -static -x c - -o "$$out" \
 	2>/dev/null && echo yes; rm -f "$$out")
 TRIPLE = $(if $(filter musl,$(STATIC)),$(subst -gnu,-musl,$(HOST)),$(HOST))
 ifneq ($(and $(filter yes musl,$(STATIC)),$(HOST)),)
-BUILD = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static -C relocation-model=static" \
+BUILD = RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" \
 	$(CARGO) build --release --locked --bin rl-cleanup --target $(TRIPLE) && \
 	install -d $(TARGET) && \
 	install -m 755 $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/rl-cleanup $(TARGET) && \
@@ -42,8 +43,9 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(bashdir)/beakerlib-testwatcher $(fishdir)/beakerlib-testwatcher.fish
 
 PART =
+BENCH_OUT = target/bench
 
-.PHONY: build demo screenshots check torture bench install uninstall clean help
+.PHONY: build demo screenshots check torture bench bench-plots install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## build both programs (the default)
@@ -62,7 +64,11 @@ torture: ## all that can go wrong, made to go wrong and counted (PART="kill powe
 	@tests/torture $(PART)
 
 bench: build ## cost of an append and of the watcher, beside bash's, timeout's and BeakerLib's
-	@PATH="$(abspath $(TARGET)):$$PATH" benches/run
+	@BENCH_OUT="$(BENCH_OUT)" benches/run $(TARGET)
+
+bench-plots: ## pictures and tables of docs/performance.md from the last run's figures
+	@benches/plots $(BENCH_OUT)/results.json
+	@benches/page $(BENCH_OUT)/results.json
 
 # Builds only what is missing or older than its source: `make && sudo make install` needs no cargo.
 $(TARGET)/rl-cleanup: Cargo.toml Cargo.lock $(shell find src shell -type f)

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
@@ -95,9 +95,19 @@ pub fn parent(pid: Pid) -> Option<Pid> {
     stat_field(pid, 4)?.parse().ok().map(Pid::from_raw)
 }
 
+/// What a file as proc_pid_stat(5) describes it holds; `None` if there is no such process or thread. In
+/// one step: [`fs::read`] asks for the size, which is 0 here, and then feels its way, and a busy machine
+/// has thousands of them.
+#[must_use]
+pub fn read_stat(path: impl AsRef<Path>) -> Option<Vec<u8>> {
+    let mut line = [0; 4096];
+    let length = File::open(path).ok()?.read(&mut line).ok()?;
+    Some(line[..length].to_vec())
+}
+
 /// A field of proc_pid_stat(5), by its number there; not the first two.
 fn stat_field(pid: Pid, number: usize) -> Option<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_stat(format!("/proc/{pid}/stat"))?;
     // The command name stands in parentheses and may itself hold spaces and parentheses.
     let rest = &stat[stat.iter().rposition(|&b| b == b')')? + 1..];
     std::str::from_utf8(rest).ok()?.split_ascii_whitespace().nth(number - 3).map(str::to_owned)
@@ -118,7 +128,7 @@ fn stat_field(pid: Pid, number: usize) -> Option<String> {
 #[must_use]
 pub fn is_running(pid: Pid, start: u64) -> bool {
     let state = || {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = read_stat(format!("/proc/{pid}/stat"))?;
         stat.get(stat.iter().rposition(|&b| b == b')')? + 2).copied()
     };
     start_time(pid) == Some(start) && !matches!(state(), None | Some(b'Z' | b'X' | b'x'))

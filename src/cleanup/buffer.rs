@@ -6,6 +6,7 @@
 //! such a comment is harmless. Text without a comment, as BeakerLib's own functions write it, is
 //! an entry too. Pure: must do no I/O and read no clock.
 
+use super::syntax::find_byte;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ const ALPHABET: &[u8; 31] = b"abcdefghjkmnpqrstuvwxyz23456789";
 /// 31^6 ids are enough for a person to type and for thousands of entries to differ.
 const ID_LENGTH: usize = 6;
 
-/// An entry's name: six letters and digits.
+/// An entry's name: six letters and digits. Thousands are compared at each change, so it is no string.
 ///
 /// # Examples
 /// ```
@@ -27,24 +28,35 @@ const ID_LENGTH: usize = 6;
 /// assert!("no id".parse::<Id>().is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(String);
+pub struct Id([u8; ID_LENGTH]);
 
 impl Id {
     /// The id that a number stands for.
     #[must_use]
     pub fn from_number(mut number: u64) -> Self {
-        let mut name = String::with_capacity(ID_LENGTH);
-        for _ in 0..ID_LENGTH {
+        Self([(); ID_LENGTH].map(|()| {
             let index = usize::try_from(number % ALPHABET.len() as u64).unwrap_or(0);
-            name.push(char::from(ALPHABET[index]));
             number /= ALPHABET.len() as u64;
-        }
-        Self(name)
+            ALPHABET[index]
+        }))
+    }
+
+    /// From text that is one; `None` for any other.
+    fn from_bytes(text: &[u8]) -> Option<Self> {
+        let name: [u8; ID_LENGTH] = text.try_into().ok()?;
+        name.iter().all(|b| ALPHABET.contains(b)).then_some(Self(name))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        // All of them are letters and digits.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The same as bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -53,17 +65,14 @@ impl FromStr for Id {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() == ID_LENGTH && text.bytes().all(|b| ALPHABET.contains(&b)) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!("'{text}' is no entry id: 'rl-cleanup list' shows them"))
-        }
+        Self::from_bytes(text.as_bytes())
+            .ok_or_else(|| format!("'{text}' is no entry id: 'rl-cleanup list' shows them"))
     }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
@@ -172,7 +181,8 @@ impl Buffer {
     /// The bytes of `clbuff`; none at all for no entries.
     #[must_use]
     pub fn render(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let length = |e: &Entry| HEADER.len() + 64 + e.cwd.as_ref().map_or(0, Vec::len) + e.text.len();
+        let mut out = Vec::with_capacity(self.entries.iter().map(length).sum());
         for entry in &self.entries {
             render_header(entry, &mut out);
             out.extend_from_slice(&entry.text);
@@ -251,7 +261,7 @@ impl Buffer {
         let mut id = wanted.clone();
         let mut salt = self.entries.len() as u64;
         while !self.ids.insert(id.clone()) {
-            id = Id::from_number(fnv(wanted.as_str().bytes().chain(salt.to_le_bytes())));
+            id = Id::from_number(fnv(wanted.0.into_iter().chain(salt.to_le_bytes())));
             salt += 1;
         }
         id
@@ -270,7 +280,7 @@ impl Buffer {
 /// ```
 #[must_use]
 pub fn fingerprint(entries: &[&Entry]) -> u64 {
-    fnv(entries.iter().flat_map(|e| e.id.as_str().bytes().chain([b'\n'])))
+    fnv(entries.iter().flat_map(|e| e.id.0.into_iter().chain([b'\n'])))
 }
 
 fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
@@ -278,67 +288,97 @@ fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
 }
 
 fn line_length(bytes: &[u8]) -> usize {
-    bytes.iter().position(|&b| b == b'\n').map_or(bytes.len(), |end| end + 1)
+    find_byte(b'\n', bytes).map_or(bytes.len(), |end| end + 1)
 }
 
 fn render_header(entry: &Entry, out: &mut Vec<u8>) {
     out.extend_from_slice(HEADER);
-    out.extend_from_slice(format!("id={} ", entry.id).as_bytes());
+    out.extend_from_slice(b"id=");
+    out.extend_from_slice(entry.id.as_bytes());
     if let Some(time) = entry.time {
-        out.extend_from_slice(format!("time={time} ").as_bytes());
+        out.extend_from_slice(b" time=");
+        push_number(time, out);
     }
-    out.extend_from_slice(format!("bytes={}", entry.text.len()).as_bytes());
+    out.extend_from_slice(b" bytes=");
+    push_number(entry.text.len() as u64, out);
     if entry.mark == Mark::Set {
         out.extend_from_slice(b" mark=set");
     }
     if let Some(cwd) = &entry.cwd {
         out.extend_from_slice(b" cwd=");
-        out.extend_from_slice(percent_encode(cwd).as_bytes());
+        percent_encode(cwd, out);
     }
     out.push(b'\n');
 }
 
+/// A number in decimal digits. What std's formatting would do besides is most of its cost, and a
+/// buffer of ten thousand entries has twenty thousand numbers.
+pub fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
+}
+
 /// One entry of ours at the start of `bytes`, and how long header, text and newline are together.
 fn parse_entry(bytes: &[u8]) -> Option<(Entry, usize)> {
+    let fields = bytes.strip_prefix(HEADER)?;
     let header_length = line_length(bytes);
-    let line = std::str::from_utf8(bytes[..header_length].strip_prefix(HEADER)?).ok()?.strip_suffix('\n')?;
-    let field = |key: &str| line.split(' ').find_map(|f| f.strip_prefix(key)?.strip_prefix('='));
-    let length: usize = field("bytes")?.parse().ok()?;
+    let fields = std::str::from_utf8(&fields[..header_length - HEADER.len()]).ok()?.strip_suffix('\n')?;
+    let (mut id, mut length, mut time, mut mark, mut cwd) = (None, None, None, None, None);
+    // Of two fields of the same name the first one counts.
+    for field in fields.as_bytes().split(|&b| b == b' ') {
+        let Some(equals) = find_byte(b'=', field) else { continue };
+        let slot = match &field[..equals] {
+            b"id" => &mut id,
+            b"bytes" => &mut length,
+            b"time" => &mut time,
+            b"mark" => &mut mark,
+            b"cwd" => &mut cwd,
+            _ => continue,
+        };
+        slot.get_or_insert(&field[equals + 1..]);
+    }
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    let length = usize::try_from(number(length?)?).ok()?;
     let end = header_length.checked_add(length)?;
     // Text and newline must be there in full, or else the line is somebody's text that looks like ours.
     if bytes.get(end) != Some(&b'\n') {
         return None;
     }
     let entry = Entry {
-        id: field("id")?.parse().ok()?,
-        time: field("time").and_then(|t| t.parse().ok()),
-        mark: if field("mark").is_some() { Mark::Set } else { Mark::Unset },
-        cwd: field("cwd").map(percent_decode),
+        id: Id::from_bytes(id?)?,
+        time: time.and_then(number),
+        mark: if mark.is_some() { Mark::Set } else { Mark::Unset },
+        cwd: cwd.map(percent_decode),
         text: bytes[header_length..end].to_vec(),
     };
     Some((entry, end + 1))
 }
 
-fn percent_encode(bytes: &[u8]) -> String {
-    let mut out = String::new();
+fn percent_encode(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &b in bytes {
         if b.is_ascii_graphic() && b != b'%' {
-            out.push(char::from(b));
+            out.push(b);
         } else {
-            out.push_str(&format!("%{b:02X}"));
+            out.extend_from_slice(&[b'%', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]);
         }
     }
-    out
 }
 
-fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
+fn percent_decode(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
+    let hex = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
     while at < bytes.len() {
-        let code = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()))
-            .flatten();
+        let code = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3).and_then(hex)).flatten();
         out.push(code.unwrap_or(bytes[at]));
         at += if code.is_some() { 3 } else { 1 };
     }

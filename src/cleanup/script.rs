@@ -4,9 +4,9 @@
 //! names, so that a change of the buffer alone needs no new snapshot and no third file. Pure: must
 //! do no I/O.
 
-use super::buffer::{Buffer, Entry, Id, fingerprint};
+use super::buffer::{Buffer, Entry, Id, fingerprint, push_number};
 use super::snapshot::{Journal, Origin, Snapshot, untouchable_names};
-use super::syntax::quote;
+use super::syntax::{quote, quote_into};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -92,11 +92,14 @@ pub fn render(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &
     push(&mut out, &[b"\\__rlcx_begin \"$@\"\n\\builtin set --\n"]);
     let mut line = head_lines;
     for (n, entry) in entries.iter().enumerate() {
-        let text = quote(&entry.text);
-        line += 3 + lines(&text);
-        let next = entries.get(n + 1).map_or("''", |e| e.id.as_str());
-        push(&mut out, &[format!("\\__rlcx_entry {} {next} {line}\n", entry.id).as_bytes()]);
-        push(&mut out, &[b"\\builtin eval -- ", &text, b"\n\\__rlcx_end \"$?\"\n"]);
+        // Quoting adds no line.
+        line += 3 + lines(&entry.text);
+        let next = entries.get(n + 1).map_or(&b"''"[..], |e| e.id.as_bytes());
+        push(&mut out, &[b"\\__rlcx_entry ", entry.id.as_bytes(), b" ", next, b" "]);
+        push_number(line as u64, &mut out);
+        push(&mut out, &[b"\n\\builtin eval -- "]);
+        quote_into(&entry.text, &mut out);
+        push(&mut out, &[b"\n\\__rlcx_end \"$?\"\n"]);
     }
     push(&mut out, &[b"\\__rlcx_traps\n\\builtin eval -- \"$__rlcx_keep_trap\"\n\\__rlcx_close\n"]);
     out

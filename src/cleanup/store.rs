@@ -11,7 +11,7 @@ use crate::trust::{Stop, is, walk};
 use fs2::FileExt;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, PosixFadviseAdvice, openat, posix_fadvise, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, syncfs, unlinkat};
 use std::ffi::OsStr;
@@ -206,6 +206,11 @@ impl Locked<'_> {
             let before = self.target(content.name)?;
             prepared.push((content, self.prepare(content)?, before));
         }
+        // All are on their way to the disk by now, and what the file system must write down for one
+        // holds for the others, too.
+        for (content, temporary, _) in &prepared {
+            self.settle(content.name, temporary)?;
+        }
         let mut replaced = Vec::new();
         let mut done = Ok(());
         for (content, temporary, before) in prepared {
@@ -248,6 +253,7 @@ impl Locked<'_> {
     /// It cannot be written.
     pub fn write(&self, content: Content) -> Result<()> {
         let temporary = self.prepare(&content)?;
+        self.settle(content.name, &temporary)?;
         self.put(content.name, temporary)
     }
 
@@ -294,8 +300,16 @@ impl Locked<'_> {
             .map_err(|e| cannot(&e))?;
         // By descriptor, so that no umask takes a bit away.
         nix::sys::stat::fchmod(file.as_file(), mode).map_err(|e| Error::os("replace", &target, e))?;
-        file.write_all(content.bytes).and_then(|()| file.as_file().sync_all()).map_err(|e| cannot(&e))?;
+        file.write_all(content.bytes).map_err(|e| cannot(&e))?;
+        // Starts the writing and waits for nothing (mm/fadvise.c). Only a hint: [`Self::settle`] counts.
+        let _ = posix_fadvise(file.as_file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         Ok(file)
+    }
+
+    /// Waits until a prepared file has reached the disk; before that it must not be put in place.
+    fn settle(&self, name: &str, temporary: &tempfile::NamedTempFile) -> Result<()> {
+        let synced = temporary.as_file().sync_all();
+        synced.map_err(|e| Error::io("replace", self.store.path.join(name), &e))
     }
 
     fn put(&self, name: &str, temporary: tempfile::NamedTempFile) -> Result<()> {
@@ -314,6 +328,7 @@ impl Locked<'_> {
         let mut bytes = Vec::new();
         if before.read_to_end(&mut bytes).is_ok()
             && let Ok(temporary) = self.prepare(&Content { bytes: &bytes, ..*content })
+            && self.settle(content.name, &temporary).is_ok()
         {
             let _ = self.put(content.name, temporary);
         }

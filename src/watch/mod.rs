@@ -636,7 +636,13 @@ impl Watcher {
         let interval = Duration::from_millis(1);
         self.hunt = Some(Hunt { prey, reach, interval });
         self.alarms.set(Alarm::Patience, PATIENCE);
-        self.look();
+        if reach == Reach::Group && !prey.is_empty() {
+            // The killed are still dying, and to look through all of /proc takes longer than that. Most
+            // hunts end with SIGCHLD and need no look.
+            self.alarms.set(Alarm::Look, interval);
+        } else {
+            self.look();
+        }
     }
 
     /// Our own helpers, which are children but no part of the test.

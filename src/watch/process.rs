@@ -3,6 +3,7 @@
 
 use super::kernel::Inheritance;
 use super::machine::Exit;
+use crate::registry::read_stat;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
@@ -128,12 +129,12 @@ impl Process {
     fn thread_states(&self) -> impl Iterator<Item = char> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
         threads
-            .filter_map(|thread| Self::parse(self.pid, &fs::read(thread.path().join("stat")).ok()?))
+            .filter_map(|thread| Self::parse(self.pid, &read_stat(thread.path().join("stat"))?))
             .map(|thread| thread.state)
     }
 
     fn read(pid: Pid) -> Option<Self> {
-        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(pid, &read_stat(format!("/proc/{pid}/stat"))?)
     }
 
     fn parse(pid: Pid, stat: &[u8]) -> Option<Self> {
