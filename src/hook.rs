@@ -76,8 +76,9 @@ impl Hooked {
             return Some(Self::Nothing);
         }
         let mut script = OsString::from_vec(line.to_vec());
-        if !line.contains(&b'/') {
-            // Without a slash execvp(3) would run another program of that name from PATH.
+        if !line.contains(&b'/') || line.starts_with(b"-") {
+            // Without a slash execvp(3) would run another program of that name from PATH, and an
+            // interpreter would take a dash for its options.
             script = [OsStr::new("./"), &script].into_iter().collect();
         }
         Some(Self::Script(script.into()))
@@ -413,6 +414,7 @@ mod tests {
             (b"  /a/b \r\nsecond\n", "/a/b"),
             (b"cleanup.sh\n", "./cleanup.sh"),
             (b"./cleanup.sh\n", "./cleanup.sh"),
+            (b"-d/cleanup.sh\n", "./-d/cleanup.sh"),
         ] {
             let (_dir, clpath) = file(text);
             assert_eq!(clpath.read().unwrap(), Hooked::Script(want.into()), "{text:?}");

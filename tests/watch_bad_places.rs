@@ -174,6 +174,28 @@ fn a_script_that_is_still_open_for_writing_is_run() {
     nix::sys::signal::kill(writer, nix::sys::signal::SIGKILL).unwrap();
 }
 
+/// As execvp(3): what may not be executed is passed over. The shell must get the very file that could not
+/// be executed without it, and never a name that it takes for options.
+#[test]
+fn the_shell_is_given_the_file_that_path_leads_to() {
+    let arena = Arena::new();
+    for dir in ["first", "second", "-d"] {
+        std::fs::create_dir(arena.path(dir)).unwrap();
+    }
+    std::fs::write(arena.path("first/odd"), "echo wrong").unwrap();
+    for (name, word) in [("second/odd", "right"), ("-d/odd", "dash")] {
+        arena.script("odd", "");
+        std::fs::write(arena.path("odd"), format!("echo {word}")).unwrap();
+        std::fs::rename(arena.path("odd"), arena.path(name)).unwrap();
+    }
+    let path = format!("{}:{}", arena.path("first").display(), arena.path("second").display());
+    let mut command = arena.watch(&["odd"]);
+    command.env("PATH", format!("{path}:/usr/bin:/bin"));
+    assert_eq!(arena.run(command).stdout, "right\n");
+    let ending = arena.run(arena.watch(&["--", "-d/odd"]));
+    assert_eq!(ending.stdout, "dash\n", "{ending:?}");
+}
+
 /// A command without a #! line is for the shell, as execvp(3) and make have it.
 #[test]
 fn a_command_without_a_shebang_is_run_by_the_shell() {

@@ -48,6 +48,20 @@ fn a_name_without_a_slash_is_never_looked_up() {
     assert!(stderr.contains("'./true' is not run: No such file or directory"), "{stderr}");
 }
 
+/// Neither `#!/bin/sh` nor bash takes a relative path for its options.
+#[test]
+fn a_dash_in_front_is_no_option() {
+    for first in ["#!/bin/sh", ""] {
+        let arena = Arena::new();
+        std::fs::create_dir(arena.path("-d")).unwrap();
+        arena.script("cleanup.sh", "");
+        std::fs::write(arena.path("cleanup.sh"), format!("{first}\necho yes >> cleaned\n")).unwrap();
+        std::fs::rename(arena.path("cleanup.sh"), arena.path("-d/cleanup.sh")).unwrap();
+        let (status, stderr) = hooked(&arena, "echo -d/cleanup.sh > $TESTWATCHER_CLPATH");
+        assert_eq!((status, arena.text("cleaned").trim()), (0, "yes"), "{first}: {stderr}");
+    }
+}
+
 #[test]
 fn anything_else_costs_one_clear_line() {
     for (write, why) in [

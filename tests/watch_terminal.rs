@@ -220,6 +220,23 @@ fn interrupts_reach_the_watcher_whoever_holds_the_terminal() {
     }
 }
 
+/// With the terminal lent, ^C reaches the test and the watcher in either order, so more than once.
+#[test]
+fn one_interrupt_is_told_once() {
+    if !able("one_interrupt_is_told_once") {
+        return;
+    }
+    let mut person = Person::sits_down(arena("read -r x; echo up; read -r y"));
+    for _ in 0..10 {
+        person.runs_line("beakerlib-testwatcher ./test.sh").types("go\n");
+        person.sees("up\r\n").types("\x03").sees("cleanup-interrupted");
+        assert_eq!(person.status(), 130);
+    }
+    let screen = person.screen.lock().unwrap().clone();
+    assert!(!screen.contains("interrupt noted"), "{screen}");
+    person.leaves();
+}
+
 #[test]
 fn a_second_interrupt_kills_the_cleanup() {
     if !able("a_second_interrupt_kills_the_cleanup") {

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::Mode;
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::os::fd::RawFd;
@@ -284,6 +284,9 @@ impl Launch<'_> {
             // As execvp(3) and every shell: text without a #! line is for the shell.
             Err(Failure(Errno::ENOEXEC)) => {
                 let script = find_program(&self.argv[0]).unwrap_or_else(|| PathBuf::from(&self.argv[0]));
+                // Which sh must not take for options.
+                let here = if script.as_os_str().as_bytes().starts_with(b"-") { "." } else { "" };
+                let script = Path::new(here).join(script);
                 let mut argv: Vec<OsString> = vec!["/bin/sh".into(), script.into()];
                 argv.extend_from_slice(&self.argv[1..]);
                 self.spawn(&argv)
@@ -367,14 +370,17 @@ impl Launch<'_> {
     }
 }
 
-/// Where `PATH` has the program; the name itself if it has a slash.
+/// Where `PATH` has the program; the name itself if it has a slash. What may not be executed is passed
+/// over, as execvp(3) does.
 #[must_use]
 pub fn find_program(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(name.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
 }
 
 /// Whether a process was started with this variable in its environment (proc_pid_environ(5)).

@@ -72,12 +72,17 @@ impl AsFd for Signals {
     }
 }
 
-/// Stops this process as `signal` would have, and returns when it goes on. In an orphaned process
-/// group nobody could continue it, so the kernel does not stop it then (setpgid(2)).
-pub fn stop_self(signal: Signal) {
-    let _ = nix::sys::signal::raise(signal);
+/// Sends this process a signal that stays pending until [`stop_by_pending`].
+pub fn send_self(signal: Signal) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), signal);
+}
+
+/// Stops this process by the pending `signal`, and returns when it goes on; at once if a SIGCONT has taken
+/// that back. In an orphaned process group nobody could continue it, so the kernel does not stop it then
+/// (setpgid(2)).
+pub fn stop_by_pending(signal: Signal) {
     let only: SigSet = signal.into();
-    // It is pending; with the mask open for it the default action happens, here.
+    // With the mask open for it the default action happens, here.
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
 }

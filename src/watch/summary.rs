@@ -22,7 +22,7 @@ pub(super) fn lines(state: &State, account: &Account) -> Vec<String> {
         ));
     }
     if !account.left_behind.is_empty() {
-        lines.push(format!("the test left running: {}", super::list(&account.left_behind)));
+        lines.push(format!("the test left running: {}", super::hunt::list(&account.left_behind)));
     }
     for log in &account.logs {
         lines.push(format!("not all of the output was read: the cleanup wrote to {}", log.display()));
