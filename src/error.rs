@@ -103,11 +103,7 @@ impl Error {
 
     /// `PATH` could be somebody else's work: exit status 4.
     pub fn untrusted(path: impl AsRef<Path>, why: &str) -> Self {
-        let path = path.as_ref().display();
-        Self::new(
-            Status::Untrusted,
-            format!("will not trust '{path}': {why} (see SECURITY in rl-cleanup(1))"),
-        )
+        Self::new(Status::Untrusted, format!("will not trust '{}': {why}", path.as_ref().display()))
     }
 
     /// The process exit status that goes with the sentence.

@@ -350,6 +350,14 @@ fn what_is_wrong_with_a_command_line_names_the_next_step() {
         assert!(!said.status.success() && said.stdout.is_empty(), "{args:?}");
         assert!(text.starts_with("rl-cleanup: ") && text.contains(next), "{args:?}: {text}");
     }
+    let open_to_all = stage::scratch();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(open_to_all.path(), mode).unwrap();
+    let mut list = stage::command(env!("CARGO_BIN_EXE_rl-cleanup"));
+    let said = list.args(["list", "--dir"]).arg(open_to_all.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(text.ends_with("every user may write it (see SECURITY in rl-cleanup(1))\n"), "{text}");
+    assert!(page("rl-cleanup.1").contains("\n.Sh SECURITY\n"));
 }
 
 /// The words of ours in a file that has nothing but words and comments of vim's.

@@ -104,7 +104,11 @@ fn complain(error: &Error) {
 }
 
 fn complain_as(program: &str, error: &Error) {
-    let _ = writeln!(std::io::stderr(), "{program}: {error}");
+    let more = match error.status() {
+        Status::Untrusted => " (see SECURITY in rl-cleanup(1))",
+        _ => "",
+    };
+    let _ = writeln!(std::io::stderr(), "{program}: {error}{more}");
 }
 
 /// One line on stderr about what takes a while.
