@@ -36,7 +36,7 @@ fishdir = $(PREFIX)/share/fish/vendor_completions.d
 
 PROGRAMS = rl-cleanup beakerlib-testwatcher
 BUILT = $(PROGRAMS:%=$(TARGET)/%)
-DOCS = README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE
+DOCS = README.md CHANGELOG.md CONTRIBUTING.md LICENSE LICENSE-MIT LICENSE-APACHE
 INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 	$(mandir)/man1/rl-cleanup.1 $(mandir)/man1/beakerlib-testwatcher.1 $(mandir)/man7/rl-cleanup-shim.7 \
 	$(bashdir)/rl-cleanup $(zshdir)/_rl-cleanup $(fishdir)/rl-cleanup.fish \
@@ -45,7 +45,7 @@ INSTALLED = $(PROGRAMS:%=$(bindir)/%) \
 PART =
 BENCH_OUT = target/bench
 
-.PHONY: build demo check torture bench bench-plots install uninstall clean help
+.PHONY: build demo screenshots check torture bench bench-plots install uninstall clean help
 .DEFAULT_GOAL := build
 
 build: ## build both programs (the default)
@@ -53,6 +53,9 @@ build: ## build both programs (the default)
 
 demo: build ## interrupt a test that has mounted a loop device, and see that nothing is left
 	@PATH="$(abspath $(TARGET)):$$PATH" examples/demo
+
+screenshots: build ## record a real run, and draw docs/pictures/session.svg and timeline.svg from it
+	@PATH="$(abspath $(TARGET)):$$PATH" docs/pictures/draw.py
 
 check: ## everything that must hold before a change goes in; ends in a count
 	@tests/run
@@ -84,6 +87,9 @@ install: $(BUILT) ## install below PREFIX (/usr/local), within DESTDIR
 	else install -m 755 $(TARGET)/beakerlib-testwatcher "$(DESTDIR)$(bindir)"; fi
 	install -m 644 shell/rl-cleanup.sh "$(DESTDIR)$(datadir)"
 	install -m 644 $(DOCS) "$(DESTDIR)$(docdir)"
+	install -d "$(DESTDIR)$(docdir)/docs/pictures"
+	install -m 644 docs/*.md "$(DESTDIR)$(docdir)/docs"
+	install -m 644 docs/pictures/*.svg "$(DESTDIR)$(docdir)/docs/pictures"
 	install -m 644 man/rl-cleanup.1 man/beakerlib-testwatcher.1 "$(DESTDIR)$(mandir)/man1"
 	install -m 644 man/rl-cleanup-shim.7 "$(DESTDIR)$(mandir)/man7"
 	$(TARGET)/rl-cleanup completions bash >"$(DESTDIR)$(bashdir)/rl-cleanup"

@@ -36,6 +36,16 @@ pub const NOTE: u64 = 8 << 10;
 ///
 /// # Errors
 /// It cannot be read, is no regular file, or is larger than `most` bytes.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("note");
+/// std::fs::write(&path, "twelve bytes").unwrap();
+/// assert_eq!(rl_cleanup::bounds::read(&path, 12).unwrap(), b"twelve bytes");
+/// assert!(rl_cleanup::bounds::read(&path, 11).is_err());
+/// assert!(rl_cleanup::bounds::read("/dev/zero".as_ref(), 11).is_err());
+/// ```
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
@@ -63,6 +73,14 @@ pub fn read_open(file: &File, path: &Path, most: u64) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// It cannot be read, or more than `most` bytes come.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::bounds::read_stream;
+/// assert_eq!(read_stream(&b"short"[..], "a pipe".as_ref(), 5).unwrap(), b"short");
+/// let error = read_stream(std::io::repeat(0), "a pipe".as_ref(), 1024).unwrap_err();
+/// assert_eq!(error.to_string(), "cannot read 'a pipe': it is larger than 1 KiB");
+/// ```
 pub fn read_stream(stream: impl Read, name: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte more tells an end from a cut.

@@ -29,10 +29,32 @@ pub const CLPATH_PREFIX: &str = "testwatcher-";
 const FIRST_LINE_MAX: u64 = 4096 + 64;
 
 /// The file that `TESTWATCHER_CLPATH` names.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::hook::{ClPath, Hooked};
+/// # let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+/// # let path = dir.path().join("testwatcher-x");
+/// std::fs::write(&path, "").unwrap();
+/// let clpath = ClPath::new(&path);
+/// assert_eq!(clpath.read().unwrap(), Hooked::Nothing);
+///
+/// let script = dir.path().join("cleanup.sh");
+/// clpath.write(&script).unwrap();
+/// assert_eq!(clpath.read().unwrap(), Hooked::Script(script));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClPath(PathBuf);
 
 /// What the file says.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::hook::Hooked;
+/// assert_eq!(Hooked::parse(b" /x/cleanup.sh \nmore"), Some(Hooked::Script("/x/cleanup.sh".into())));
+/// assert_eq!(Hooked::parse(b"cleanup.sh"), Some(Hooked::Script("./cleanup.sh".into())));
+/// assert_eq!(Hooked::parse(b""), Some(Hooked::Nothing));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hooked {
     /// No cleanup was hooked: the file is empty.
@@ -260,6 +282,14 @@ pub fn boottime_ns() -> u64 {
 pub struct Report(PathBuf);
 
 /// One event of a running final script. Times are [`boottime_ns`].
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::hook::Row;
+/// let row = Row::Ran { at: 250, id: "aaaaaa".into(), status: 0, text: "umount /mnt".into() };
+/// assert_eq!(row.render(), "ran\t250\taaaaaa\t0\tumount /mnt\n");
+/// assert_eq!(Row::parse("ran\t250\taaaaaa\t0\tumount /mnt"), Some(row));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
     /// The script started, or went on in a new shell.

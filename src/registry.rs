@@ -20,6 +20,26 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// A watcher as its file describes it.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::hook::ClPath;
+/// use rl_cleanup::registry::{Watcher, start_time};
+/// let watcher = Watcher {
+///     pid: Pid::this(),
+///     start: start_time(Pid::this()).unwrap(),
+///     clpath: ClPath::new("/var/tmp/testwatcher-abcdef"),
+///     phase: "test".into(),
+///     test: None,
+///     test_deadline: None,
+///     cleanup_deadline: None,
+///     harness: "tmt".into(),
+///     task: String::new(),
+/// };
+/// assert_eq!(Watcher::parse(&watcher.render()), Some(watcher.clone()));
+/// assert!(watcher.is_alive());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watcher {
     /// The process that supervises now: the watcher, or the guard that took over from it.
@@ -95,6 +115,16 @@ fn stat_field(pid: Pid, number: usize) -> Option<String> {
 
 /// Whether the process with this start time is there and has not ended. One that nobody has reaped
 /// yet keeps its number, and does nothing any more.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::registry::{is_running, start_time};
+/// let start = start_time(Pid::this()).unwrap();
+/// assert!(is_running(Pid::this(), start));
+/// // The number alone says nothing: it may be another process by now.
+/// assert!(!is_running(Pid::this(), start + 1));
+/// ```
 #[must_use]
 pub fn is_running(pid: Pid, start: u64) -> bool {
     let state = || {

@@ -84,6 +84,13 @@ impl Stop {
 
 impl Trust {
     /// Whether files of `uid` are this user's, root's, or those of the user whom sudo names.
+    ///
+    /// # Examples
+    /// ```
+    /// use rl_cleanup::trust::Trust;
+    /// assert!(Trust::default().owns(0) && Trust::default().owns(nix::unistd::geteuid().as_raw()));
+    /// assert!(Trust { sudo_uid: Some(12345) }.owns(12345));
+    /// ```
     #[must_use]
     pub fn owns(self, uid: u32) -> bool {
         uid == 0
@@ -195,6 +202,20 @@ impl Place {
 /// # Errors
 /// A directory or a symbolic link on the way is missing, or is not to be trusted. Whether the last name
 /// exists, and what it is, is left to the caller, unless it had to be made.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::trust::{IfMissing, Stop, Trust, walk};
+/// use std::os::unix::fs::PermissionsExt;
+///
+/// # let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+/// let place = walk(&dir.path().join("file"), Trust::default(), IfMissing::Fail).unwrap();
+/// assert!(place.look().is_err(), "the way is good, the file is not there");
+///
+/// std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+/// let stop = walk(&dir.path().join("file"), Trust::default(), IfMissing::Fail).unwrap_err();
+/// assert!(matches!(stop, Stop::Untrusted(..)), "anybody could put another file there");
+/// ```
 pub fn walk(path: &Path, trust: Trust, if_missing: IfMissing) -> std::result::Result<Place, Stop> {
     let mut walk = Walk::begin(if path.is_absolute() { "/" } else { "." }, trust, if_missing)?;
     walk.put_in_front(path);

@@ -125,6 +125,21 @@ fn the_installed_program_finds_its_own_shim() {
 }
 
 #[test]
+fn the_installed_pages_have_what_they_link_to() {
+    let scratch = stage::scratch();
+    let prefix = scratch.path().join("prefix");
+    make("install", &[&[format!("PREFIX={}", prefix.display())], &nothing_outside()[..]].concat());
+    let doc = prefix.join("share/doc/rl-cleanup");
+    let readme = fs::read_to_string(doc.join("README.md")).unwrap();
+    let links: Vec<_> = readme.split("](").skip(1).map(|part| part.split(')').next().unwrap()).collect();
+    assert!(links.len() > 10, "{links:?}");
+    // What is not in the sources either is for tests/docs.rs to say.
+    for link in links.into_iter().filter(|link| stage::repository().join(link).exists()) {
+        assert!(doc.join(link).exists(), "{link} is not installed");
+    }
+}
+
+#[test]
 fn one_file_can_be_both_programs() {
     let scratch = stage::scratch();
     let (built, prefix) = (scratch.path().join("built"), scratch.path().join("prefix"));

@@ -91,6 +91,8 @@ fn not_found_not_executable_usage_and_own_failure() {
         assert_eq!(e.status, 127, "{e:?}");
         assert_eq!(e.stderr, "TESTWATCHER: cannot run 'no-such-command': command not found\n");
     });
+    let ending = arena.run(arena.watcher(&["--help"]));
+    assert!(ending.status == 127 && ending.stderr.contains("'rl-cleanup watch'"), "{ending:?}");
     both(&arena, &["./plain"], |e| assert_eq!(e.status, 126, "{e:?}"));
     both(&arena, &["/"], |e| assert_eq!(e.status, 126, "{e:?}"));
     let ending = arena.run(arena.watcher::<&str>(&[]));

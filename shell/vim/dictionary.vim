@@ -3,6 +3,7 @@ rlCleanupAppend
 rlCleanupID
 rlCleanupList
 rlCleanupMark
+rlCleanupOnExit
 rlCleanupPrepend
 rlCleanupRemove
 rlCleanupRun

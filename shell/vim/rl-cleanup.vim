@@ -2,7 +2,7 @@
 " Installed below after/syntax/sh and after/syntax/beakerlib, the file type that BeakerLib brings.
 
 syn keyword rlCleanupFunction rlPrependCleanup rlAppendCleanup rlCleanupPrepend rlCleanupAppend
-syn keyword rlCleanupFunction rlCleanupRemove rlCleanupRun rlCleanupMark rlCleanupList
+syn keyword rlCleanupFunction rlCleanupRemove rlCleanupRun rlCleanupMark rlCleanupList rlCleanupOnExit
 syn keyword rlCleanupVariable rlCleanupID contained containedin=shDeref,shDerefSimple
 
 " In loops, conditions, functions and subshells too.

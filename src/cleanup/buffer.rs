@@ -19,6 +19,14 @@ const ALPHABET: &[u8; 31] = b"abcdefghjkmnpqrstuvwxyz23456789";
 const ID_LENGTH: usize = 6;
 
 /// An entry's name: six letters and digits. Thousands are compared at each change, so it is no string.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::buffer::Id;
+/// let id = Id::from_number(20_231_117);
+/// assert_eq!(id.as_str().parse(), Ok(id.clone()));
+/// assert!("no id".parse::<Id>().is_err());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id([u8; ID_LENGTH]);
 
@@ -114,6 +122,26 @@ impl Entry {
 }
 
 /// All entries, in the order they will run.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
+///
+/// let entry = |number, text: &str| Entry {
+///     id: Id::from_number(number),
+///     time: None,
+///     mark: Mark::Unset,
+///     cwd: None,
+///     text: text.into(),
+/// };
+/// let mut buffer = Buffer::default();
+/// buffer.add(entry(1, "rm -rf /mnt/x"), Place::End);
+/// buffer.add(entry(2, "umount /mnt/x"), Place::Front);
+///
+/// let again = Buffer::parse(&buffer.render());
+/// let texts: Vec<_> = again.entries().iter().map(Entry::first_line).collect();
+/// assert_eq!(texts, ["umount /mnt/x", "rm -rf /mnt/x"]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Buffer {
     entries: Vec<Entry>,
@@ -123,6 +151,14 @@ pub struct Buffer {
 
 impl Buffer {
     /// Reads `clbuff`. Never fails: whatever is not ours is an entry of its own.
+    ///
+    /// # Examples
+    /// ```
+    /// use rl_cleanup::cleanup::buffer::Buffer;
+    /// // As BeakerLib's own functions write it.
+    /// let buffer = Buffer::parse(b"umount /mnt\nrm -r /mnt\n");
+    /// assert_eq!(buffer.entries().len(), 1);
+    /// ```
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut buffer = Self::default();
@@ -233,6 +269,15 @@ impl Buffer {
 }
 
 /// A number that differs when these entries are others, or in another order (FNV-1a).
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::buffer::{Buffer, fingerprint};
+/// let buffer = Buffer::parse(b"#rl-cleanup: id=aaaaaa bytes=4\ntrue\n#rl-cleanup: id=bbbbbb bytes=4\ntrue\n");
+/// let entries: Vec<_> = buffer.entries().iter().collect();
+/// let turned: Vec<_> = buffer.entries().iter().rev().collect();
+/// assert_ne!(fingerprint(&entries), fingerprint(&turned));
+/// ```
 #[must_use]
 pub fn fingerprint(entries: &[&Entry]) -> u64 {
     fnv(entries.iter().flat_map(|e| e.id.0.into_iter().chain([b'\n'])))

@@ -41,6 +41,22 @@ struct Runner {
 }
 
 /// Writes down that `pid` runs entries, unless another process does. Done again, it changes nothing.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::cleanup::runners::{Admission, Nested, enter, leave};
+/// use rl_cleanup::cleanup::store::{LOCK_DEADLINE, Store};
+/// use rl_cleanup::trust::{IfMissing, Trust};
+///
+/// # let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+/// let store = Store::open(&dir.path().join("state"), IfMissing::Make, Trust::default()).unwrap();
+/// let locked = store.lock(LOCK_DEADLINE).unwrap();
+/// assert_eq!(enter(&locked, Pid::this(), Nested::Refused), Admission::Granted);
+/// // The parent, where it has its entries run by this process, is told from a stranger.
+/// assert_eq!(enter(&locked, Pid::from_raw(1), Nested::Refused), Admission::Busy(Pid::this()));
+/// leave(&locked, Pid::this());
+/// ```
 #[must_use]
 pub fn enter(locked: &Locked, pid: Pid, nested: Nested) -> Admission {
     let boot = boot_id();

@@ -60,6 +60,22 @@ impl Purpose {
 }
 
 /// The final script's bytes.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::buffer::Buffer;
+/// use rl_cleanup::cleanup::script::{Places, Purpose, parse, render};
+/// use rl_cleanup::cleanup::snapshot::Snapshot;
+///
+/// let snapshot = Snapshot::of_environment([("COLOUR".into(), "blue".into())].into_iter(), "/bin/bash".into());
+/// let places =
+///     Places { dir: "/x".into(), script: "/x/cleanup.sh".into(), binary: "/usr/bin/rl-cleanup".into() };
+/// let script = render(&Buffer::parse(b"echo $COLOUR\n"), &snapshot, &Purpose::Final, &places);
+/// assert!(script.starts_with(b"#!/bin/bash\n"));
+///
+/// // The next change of the buffer finds the snapshot in the script.
+/// assert_eq!(parse(&script).unwrap().snapshot, snapshot);
+/// ```
 #[must_use]
 pub fn render(buffer: &Buffer, snapshot: &Snapshot, purpose: &Purpose, places: &Places) -> Vec<u8> {
     let entries = purpose.select(buffer);

@@ -268,6 +268,16 @@ impl Snapshot {
 
     /// What a process that is no shell can offer: its exported environment. `bash` is the
     /// interpreter to use.
+    ///
+    /// # Examples
+    /// ```
+    /// use rl_cleanup::cleanup::snapshot::Snapshot;
+    /// let variables = [("COLOUR".into(), "it's blue".into()), ("TESTWATCHER_CLPATH".into(), "/x".into())];
+    /// let snapshot = Snapshot::of_environment(variables.into_iter(), "/bin/bash".into());
+    /// let settings = String::from_utf8(snapshot.settings).unwrap();
+    /// assert!(settings.contains(r"COLOUR='it'\''s blue'"));
+    /// assert!(!settings.contains("TESTWATCHER_CLPATH"), "it is the watcher's of the day");
+    /// ```
     #[must_use]
     pub fn of_environment(variables: impl Iterator<Item = (OsString, OsString)>, bash: PathBuf) -> Self {
         let mut settings = Vec::new();

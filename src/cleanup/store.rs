@@ -81,6 +81,22 @@ impl Store {
     ///
     /// # Errors
     /// It is missing (exit status 3 with [`IfMissing::Fail`]), or could be another user's work (4).
+    ///
+    /// # Examples
+    /// ```
+    /// use rl_cleanup::cleanup::store::{Content, LOCK_DEADLINE, Store};
+    /// use rl_cleanup::error::Status;
+    /// use rl_cleanup::trust::{IfMissing, Trust};
+    ///
+    /// # let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    /// # let path = dir.path().join("state");
+    /// let missing = Store::open(&path, IfMissing::Fail, Trust::default()).unwrap_err();
+    /// assert_eq!(missing.status(), Status::Absent);
+    ///
+    /// let store = Store::open(&path, IfMissing::Make, Trust::default()).unwrap();
+    /// store.lock(LOCK_DEADLINE).unwrap().replace(&[Content::buffer(b"true\n")]).unwrap();
+    /// assert_eq!(store.read("clbuff").unwrap().unwrap(), b"true\n");
+    /// ```
     pub fn open(path: &Path, if_missing: IfMissing, trust: Trust) -> Result<Self> {
         let path = std::path::absolute(path).map_err(|e| Error::io("find", path, &e))?;
         let place = walk(&path, trust, if_missing).map_err(|stop| match stop {

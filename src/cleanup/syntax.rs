@@ -4,6 +4,12 @@
 use std::io::BufRead;
 
 /// `text` as one word that bash reads back byte for byte, in every version and locale.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::syntax::quote;
+/// assert_eq!(quote(b"it's"), br"'it'\''s'");
+/// ```
 #[must_use]
 pub fn quote(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 64);
@@ -27,6 +33,13 @@ pub fn quote_into(text: &[u8], out: &mut Vec<u8>) {
 /// Splits the output of `declare -p` or `alias -p` into commands, each without its newline.
 ///
 /// A value may hold newlines: bash 4.2 prints them raw within double quotes, 5.2 as `$'\n'`.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::syntax::commands;
+/// let printed = b"declare -- a=\"one\ntwo\"\ndeclare -i n=\"3\"\n";
+/// assert_eq!(commands(printed), [&b"declare -- a=\"one\ntwo\""[..], b"declare -i n=\"3\""]);
+/// ```
 #[must_use]
 pub fn commands(text: &[u8]) -> Vec<&[u8]> {
     let mut found = Vec::new();
@@ -128,6 +141,13 @@ pub const RESERVED: &[&[u8]] = &[
 /// quoted words and `$names`, one a line or with a semicolon between them. Most entries are
 /// (`umount -f "$mnt"`), and to start a bash to hear it costs more than the rest of an append.
 /// `false` says nothing. Aliases are the caller's to mind.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::syntax::is_plain;
+/// assert!(is_plain(b"umount -f \"$mnt\"; rm -rf 'a dir'"));
+/// assert!(!is_plain(b"if umount /mnt"));
+/// ```
 #[must_use]
 pub fn is_plain(text: &[u8]) -> bool {
     text.split(|&b| b == b'\n').all(|line| line.trim_ascii().is_empty() || is_plain_line(line))
@@ -178,6 +198,14 @@ fn plain_double_quoted_length(rest: &[u8]) -> Option<usize> {
 }
 
 /// One command of `declare -p`, taken apart.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::syntax::Declaration;
+/// let declaration = Declaration::parse(br#"declare -ir n="3""#).unwrap();
+/// assert_eq!((declaration.name, declaration.value), (&b"n"[..], Some(&br#""3""#[..])));
+/// assert!(declaration.has(b'r') && !declaration.has(b'x'));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declaration<'a> {
     /// The letters of the attributes; none for `declare --`.
@@ -215,6 +243,13 @@ impl<'a> Declaration<'a> {
 }
 
 /// A variable's value as it is, without the quotes bash printed it in.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::cleanup::syntax::Value;
+/// assert_eq!(Value::parse(br#""a \$b""#), Some(Value::Scalar(b"a $b".into())));
+/// assert_eq!(Value::parse(br#"([7]="x")"#), Some(Value::Array(vec![(b"7".into(), b"x".into())])));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// A string.

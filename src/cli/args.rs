@@ -1,6 +1,7 @@
 //! The command line of `rl-cleanup`, as clap reads it. Owns names, help texts and value parsers;
 //! must not do any of the work.
 
+use super::help;
 use crate::cleanup::buffer::Id;
 use crate::watch::options::{Duration, HarnessChoice, KillScope, SigtermPolicy};
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 /// A test watcher and a cleanup stack: stops an interrupted test and puts the machine back in order.
 #[derive(Debug, Parser)]
 #[command(name = "rl-cleanup", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "'rl-cleanup COMMAND --help' has its options and examples.", after_long_help = help::PROGRAM)]
 pub struct Cli {
     /// State directory [default: $BEAKERLIB_DIR, else the watcher's private directory]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -38,6 +40,7 @@ pub enum Command {
     /// Take entries back
     Remove(RemoveArgs),
     /// Take all entries back
+    #[command(after_long_help = help::CLEAR)]
     Clear,
     /// Run entries now; each is removed once it has run
     Run(RunArgs),
@@ -79,7 +82,7 @@ pub struct ShellArgs {
 
 /// `watch`.
 #[derive(Debug, Args)]
-#[command(after_help = crate::cli::WATCH_STATUSES)]
+#[command(after_help = help::WATCH_SHORT, after_long_help = help::WATCH)]
 pub struct WatchArgs {
     /// Kill the test after this long, as the harness's watchdog would (90, 90s, 10m, 1h 30m)
     #[arg(long, value_name = "D")]
@@ -115,6 +118,7 @@ pub struct WatchArgs {
 
 /// `append` and `prepend`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::ADD)]
 pub struct AddArgs {
     /// Quote each word after -- and make them one command
     #[arg(long)]
@@ -138,6 +142,7 @@ pub struct AddArgs {
 
 /// `rehook`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::REHOOK)]
 pub struct RehookArgs {
     /// From the shim.
     #[command(flatten)]
@@ -146,6 +151,7 @@ pub struct RehookArgs {
 
 /// `list`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::LIST)]
 pub struct ListArgs {
     /// As JSON, one array
     #[arg(long)]
@@ -154,6 +160,7 @@ pub struct ListArgs {
 
 /// `show`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::SHOW)]
 pub struct ShowArgs {
     /// The final script instead of the buffer
     #[arg(long)]
@@ -162,6 +169,7 @@ pub struct ShowArgs {
 
 /// `remove`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::REMOVE)]
 pub struct RemoveArgs {
     /// Ids, as 'list' shows them
     #[arg(value_name = "ID", required = true)]
@@ -173,6 +181,7 @@ pub struct RemoveArgs {
 
 /// `run`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::RUN)]
 pub struct RunArgs {
     /// Run all entries in front of the first mark, and the marked one
     #[arg(long, conflicts_with = "ids")]
@@ -187,6 +196,7 @@ pub struct RunArgs {
 
 /// `status`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::STATUS)]
 pub struct StatusArgs {
     /// As JSON, one object
     #[arg(long)]
@@ -195,6 +205,7 @@ pub struct StatusArgs {
 
 /// `shim`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::SHIM)]
 pub struct ShimArgs {
     /// Print the installed file's path instead
     #[arg(long)]
@@ -203,6 +214,7 @@ pub struct ShimArgs {
 
 /// `completions`.
 #[derive(Debug, Args)]
+#[command(after_long_help = help::COMPLETIONS)]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]

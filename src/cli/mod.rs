@@ -4,6 +4,7 @@ pub mod args;
 mod caller;
 mod cleanup;
 mod completions;
+mod help;
 mod render;
 mod script;
 mod watch;
@@ -18,18 +19,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The exit table of `watch`, for its `--help`.
-pub const WATCH_STATUSES: &str = "\
-Exit status:
-  CMD's own  CMD ended by itself (128+N if signal N ended it)
-  130        a person interrupted it (SIGINT, SIGQUIT)
-  124        a deadline or the harness's watchdog (SIGHUP) stopped it
-  121        CMD ended with 0, but its cleanup was cut short, could not be run,
-             or with --strict had a failing entry
-  127, 126   CMD was not found, could not be executed
-  2, 125     usage error, the watcher itself failed
-With --exit-zero or TESTWATCHER_EXIT_ZERO=1 the first four are 0.";
-
 /// `rl-cleanup`; and `beakerlib-testwatcher`, where that is a link to the same file.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
@@ -41,11 +30,7 @@ pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        // clap prints help and version on stdout with 0, mistakes on stderr with 2.
-        Err(answer) => {
-            let _ = answer.print();
-            return ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2));
-        }
+        Err(answer) => return misread(&answer),
     };
     match cli.command {
         Command::Watch(_) if cli.dir.is_some() => finish(Err(Error::usage(
@@ -100,13 +85,30 @@ fn finish(result: Result<u8>) -> ExitCode {
     }
 }
 
+/// Help and version go to stdout, with 0; what is wrong with a command line to stderr, with 2.
+fn misread(answer: &clap::Error) -> ExitCode {
+    if answer.use_stderr()
+        && answer.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    {
+        let text = answer.render().to_string();
+        let _ = write!(std::io::stderr(), "rl-cleanup: {}", text.strip_prefix("error: ").unwrap_or(&text));
+    } else {
+        let _ = answer.print();
+    }
+    ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
+}
+
 /// One sentence on stderr; a dead stderr is no reason to fail differently.
 fn complain(error: &Error) {
     complain_as("rl-cleanup", error);
 }
 
 fn complain_as(program: &str, error: &Error) {
-    let _ = writeln!(std::io::stderr(), "{program}: {error}");
+    let more = match error.status() {
+        Status::Untrusted => " (see SECURITY in rl-cleanup(1))",
+        _ => "",
+    };
+    let _ = writeln!(std::io::stderr(), "{program}: {error}{more}");
 }
 
 /// One line on stderr about what takes a while.

@@ -171,6 +171,14 @@ fn sweep(folder: &Path, predecessor: Option<Pid>) {
 }
 
 /// The process that an installed drop-in's name speaks of.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::harness::dropin::bound_to;
+/// assert_eq!(bound_to("20_rl-cleanup-4711-98765"), Some((Pid::from_raw(4711), 98765)));
+/// assert_eq!(bound_to("20_rl-cleanup"), None, "the packaged one is nobody's");
+/// ```
 #[must_use]
 pub fn bound_to(name: &str) -> Option<(Pid, u64)> {
     let (pid, start) = name.strip_prefix(PACKAGED)?.strip_prefix('-')?.split_once('-')?;

@@ -5,6 +5,14 @@
 const DEFAULT_SECS: u64 = 300;
 
 /// Whole seconds; `None` if tmt would refuse the text, or nobody would live to see its end.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::harness::duration::parse;
+/// assert_eq!(parse("1h 30m"), Some(5400));
+/// assert_eq!(parse("5m *2"), Some(600));
+/// assert_eq!(parse("soon"), None);
+/// ```
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
     let mut rest = text;

@@ -8,6 +8,18 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// All lifelines that still hold.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::harness::lifeline::Lifelines;
+/// let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+/// let mut lines = Lifelines::of(None, Some(Pid::from_raw(child.id() as i32)));
+/// assert!(!lines.one_broke());
+/// child.kill().unwrap();
+/// child.wait().unwrap();
+/// assert!(lines.one_broke());
+/// ```
 #[derive(Default)]
 pub struct Lifelines(Vec<Lifeline>);
 

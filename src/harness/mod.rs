@@ -125,6 +125,13 @@ impl Harness for Overruled {
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The harness that runs this process, or the one that was chosen.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::harness::{Choice, found, is_one};
+/// assert_eq!(found(Choice::Restraint).name(), "restraint");
+/// assert!(!is_one(&*found(Choice::None)));
+/// ```
 #[must_use]
 pub fn found(choice: Choice) -> Box<dyn Harness> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -135,6 +135,15 @@ fn margin(wanted: Option<&std::ffi::OsStr>, total: u64) -> Result<u64> {
 }
 
 /// `PID REQUESTFILE`.
+///
+/// # Examples
+/// ```
+/// use nix::unistd::Pid;
+/// use rl_cleanup::harness::tmt::wrapper_and_request;
+/// use std::path::Path;
+/// let (wrapper, request) = wrapper_and_request(b"4711 /run/reboot-request\n").unwrap();
+/// assert_eq!((wrapper, request), (Pid::from_raw(4711), Path::new("/run/reboot-request")));
+/// ```
 #[must_use]
 pub fn wrapper_and_request(text: &[u8]) -> Option<(Pid, &Path)> {
     let line = text.strip_suffix(b"\n").unwrap_or(text);
@@ -151,6 +160,13 @@ fn shown(text: &str) -> String {
 }
 
 /// The scalar that a key of the outermost mapping has, as it is written.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::harness::tmt::top_level;
+/// let metadata = "name: /tests/one\nrequire:\n  - duration: 1h\nduration: 30m\n";
+/// assert_eq!(top_level(metadata, "duration").as_deref(), Some("30m"));
+/// ```
 #[must_use]
 pub fn top_level(text: &str, key: &str) -> Option<String> {
     let (mut depth, mut is_key, mut wanted) = (0_u32, true, false);

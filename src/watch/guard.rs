@@ -37,6 +37,14 @@ pub struct Guard {
 }
 
 /// What the watcher tells, in the order it happens.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::watch::Word;
+/// use rl_cleanup::watch::machine::Outcome;
+/// let word = Word::Tested(Outcome::Interrupted);
+/// assert_eq!(Word::parse(word.render().trim_end()), Some(word));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// The test runs in the group of this leader.

@@ -4,6 +4,13 @@
 //! the kernel says into an [`Event`], calls [`State::step`] and performs the [`Action`]s in order.
 
 /// How the test came to its end. Decided once, never changed.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::watch::machine::{Exit, Outcome};
+/// assert_eq!(Outcome::Ended(Exit::Signal(9)).text(), "ended 137");
+/// assert_eq!(Outcome::parse("watchdog"), Some(Outcome::Watchdog));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It ended by itself.
@@ -202,6 +209,21 @@ pub enum Notice {
 }
 
 /// Everything the machine remembers.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::watch::machine::{Action, Event, Exit, Fate, Notice, Phase, Reach, State};
+///
+/// let (state, actions) = State::watching(Reach::Group).step(Event::Interrupt);
+/// assert_eq!(state.phase, Phase::Killing);
+/// assert!(actions.contains(&Action::KillTest) && actions.contains(&Action::Say(Notice::TestInterrupted)));
+///
+/// let (state, actions) = state.step(Event::Gone);
+/// assert_eq!(actions, [Action::StartCleanup]);
+/// let (state, actions) = state.step(Event::CleanupEnded(Exit::Code(0)));
+/// assert_eq!((state.fate, state.phase), (Fate::Finished(Exit::Code(0)), Phase::Done));
+/// assert_eq!(actions, [Action::Finish]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct State {
     /// What is going on.

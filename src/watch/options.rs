@@ -8,6 +8,14 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A span of whole seconds, at least one: `90`, `90s`, `10m`, `1h 30m`, `2d`.
+///
+/// # Examples
+/// ```
+/// use rl_cleanup::watch::options::Duration;
+/// let limit: Duration = "1h 30m".parse().unwrap();
+/// assert_eq!((limit.as_secs(), limit.to_string()), (5400, "1 h 30 min".into()));
+/// assert!("0".parse::<Duration>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(u64);
 

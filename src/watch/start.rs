@@ -212,6 +212,10 @@ fn cannot_start(errno: Errno, command: &std::ffi::OsStr) -> (u8, String) {
         Errno::ENOENT if process::find_program(command).is_some_and(|p| p.exists()) => {
             (127, "the interpreter that its first line names does not exist".into())
         }
+        // Who asks the drop-in for help, or puts an option behind the command's two dashes.
+        Errno::ENOENT if command.as_encoded_bytes().starts_with(b"-") => {
+            (127, "command not found: options are for 'rl-cleanup watch', in front of the command".into())
+        }
         Errno::ENOENT => (127, "command not found".into()),
         // No process or memory to be had: that is not the command's fault.
         Errno::EAGAIN | Errno::ENOMEM => (125, errno_text(errno)),
