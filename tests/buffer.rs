@@ -9,6 +9,20 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Stdio;
 
 #[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let state = State::new();
+    for option in ["--help", "--version"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = state.command(BINARY).arg(option).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let err = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(
+            (ended.status.code(), &*err),
+            (Some(1), "rl-cleanup: cannot write 'standard output': No space left on device\n"),
+        );
+    }
+}
+
+#[test]
 fn entries_run_in_the_order_of_the_list() {
     let state = State::new();
     state.append("echo 2");

@@ -14,12 +14,15 @@ use args::{Cli, Command};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 /// `rl-cleanup`; and `beakerlib-testwatcher`, where that is a link to the same file.
+/// The name of standard output in a sentence.
+const OUTPUT: &str = "standard output";
+
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if let Some(status) = own_process(&args) {
@@ -85,15 +88,18 @@ fn finish(result: Result<u8>) -> ExitCode {
     }
 }
 
-/// Help and version go to stdout, with 0; what is wrong with a command line to stderr, with 2.
+/// Help and version go to stdout, with 0 if they arrive; what is wrong with a command line to stderr, with 2.
 fn misread(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr()
         && answer.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     {
         let text = answer.render().to_string();
         let _ = write!(std::io::stderr(), "rl-cleanup: {}", text.strip_prefix("error: ").unwrap_or(&text));
-    } else {
-        let _ = answer.print();
+    } else if let Err(error) = answer.print()
+        && !answer.use_stderr()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return finish(Err(Error::io("write", OUTPUT, &error)));
     }
     ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(2))
 }
@@ -120,9 +126,7 @@ fn say(sentence: &str) {
 fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write", "standard output", &e).with_status(Status::Failed))
-        }
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", OUTPUT, &e)),
         _ => Ok(()),
     }
 }
