@@ -90,6 +90,14 @@ fn no_directory_and_no_buffer_are_status_3() {
 }
 
 #[test]
+fn entries_that_run_now_have_the_callers_umask() {
+    let state = State::new();
+    state.append("umask");
+    let script = "umask 0026; exec \"$RL_CLEANUP\" run";
+    assert_eq!(state.shell(script).ok().out, "0026\n");
+}
+
+#[test]
 fn argv_quotes_each_word() {
     let state = State::new();
     state.cli(["append", "--argv", "--", "printf", "<%s>", "a b", "it's", "$HOME", "*", "", "-n", "\n"]).ok();

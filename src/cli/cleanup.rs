@@ -5,7 +5,7 @@ use super::caller::{
     Caller, Hook, busy, load_buffer, load_script, parse_stream, places, random_id, read_pipe, read_stdin,
     snapshot_kept, snapshot_without_shell,
 };
-use super::{completions, print, render, shield};
+use super::{OURS_ALONE, completions, print, render, shield};
 use crate::cleanup::buffer::{Buffer, Entry, Id, Mark, Place};
 use crate::cleanup::runners::{self, Admission, Nested};
 use crate::cleanup::script::{self, Purpose};
@@ -17,6 +17,7 @@ use crate::cleanup::syntax;
 use crate::error::{Error, Result, Status};
 use crate::hook::CLPATH_VAR;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,7 +32,7 @@ const SHIM: &str = include_str!("../../shell/rl-cleanup.sh");
 
 /// Runs one subcommand.
 pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
-    shield();
+    let umask_before = shield();
     let done = match command {
         Command::Append(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::End),
         Command::Prepend(args) => return add(&Caller::new(dir, Some(&args.shell)), &args, Place::Front),
@@ -40,7 +41,7 @@ pub(super) fn dispatch(dir: Option<PathBuf>, command: Command) -> Result<u8> {
         Command::Show(args) => show(&Caller::new(dir, None), &args),
         Command::Remove(args) => remove(&Caller::new(dir, Some(&args.shell)), &args.ids),
         Command::Clear => clear(&Caller::new(dir, None)),
-        Command::Run(args) => run(&Caller::new(dir, Some(&args.shell)), &args),
+        Command::Run(args) => run(&Caller::new(dir, Some(&args.shell)), &args, umask_before),
         Command::Status(args) => render::status(&Caller::new(dir, None), args.json),
         Command::Shim(args) => shim(&args),
         Command::Completions(args) => completions::completions(&args),
@@ -275,7 +276,8 @@ fn known_ids(buffer: &Buffer, ids: &[Id]) -> Result<Vec<Id>> {
     ids.iter().map(known).collect()
 }
 
-fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
+/// `umask_before` is the caller's: a snapshot that no shell has made leaves it as it is.
+fn run(caller: &Caller, args: &RunArgs, umask_before: Mode) -> Result<()> {
     let sent = if args.shell.shell { read_pipe(|_| Ok(()))? } else { Vec::new() };
     let stream = args.shell.shell.then(|| parse_stream(&sent)).transpose()?;
     let store = caller.open(IfMissing::Fail)?;
@@ -298,7 +300,11 @@ fn run(caller: &Caller, args: &RunArgs) -> Result<()> {
     if let Some(clpath) = caller.clpath() {
         command.env(CLPATH_VAR, clpath.path());
     }
-    let ended = command.status().map_err(|e| Error::io("run", &snapshot.interpreter, &e));
+    umask(umask_before);
+    let started = command.spawn();
+    umask(OURS_ALONE);
+    let ended = started.and_then(|mut script| script.wait());
+    let ended = ended.map_err(|e| Error::io("run", &snapshot.interpreter, &e));
     let locked = store.lock(LOCK_DEADLINE)?;
     locked.remove(&name);
     runners::leave(&locked, Pid::this());

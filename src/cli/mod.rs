@@ -13,16 +13,17 @@ use crate::error::{Error, Result, Status};
 use args::{Cli, Command};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, umask};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// `rl-cleanup`; and `beakerlib-testwatcher`, where that is a link to the same file.
 /// The name of standard output in a sentence.
 const OUTPUT: &str = "standard output";
 
+/// `rl-cleanup`; and `beakerlib-testwatcher`, where that is a link to the same file.
 pub fn toolkit(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if let Some(status) = own_process(&args) {
@@ -69,12 +70,15 @@ fn own_process(args: &[OsString]) -> Option<u8> {
     if crate::watch::was_a_sentinel(args) { Some(0) } else { crate::harness::dropin::is_run_as(args) }
 }
 
+/// The umask of this process: what it makes is for this user alone.
+const OURS_ALONE: Mode = Mode::S_IRWXG.union(Mode::S_IRWXO);
+
 /// Whatever the test has set: nothing here is made for others to read, and a file that grows past a limit
 /// (setrlimit(2)) is an error like others, not a signal that ends this process in the middle. What is
-/// started from here gets an open mask from the standard library.
-fn shield() {
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+/// started from here gets an open signal mask from the standard library. The answer is the umask that was.
+fn shield() -> Mode {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+    umask(OURS_ALONE)
 }
 
 /// The exit status of a subcommand, and its one sentence on stderr if it failed.
