@@ -89,6 +89,25 @@ fn no_directory_and_no_buffer_are_status_3() {
     state.cli(["status"]).ok();
 }
 
+/// What bash would take for a keyword or an assignment is a command and an argument here.
+#[test]
+fn argv_words_mean_nothing_to_bash() {
+    let state = State::new();
+    let path = std::env::join_paths([state.root.path(), "/usr/bin".as_ref(), "/bin".as_ref()]).unwrap();
+    let cli = |args: &[&str]| state.run(state.command(BINARY).args(args).env("PATH", &path)).ok().out;
+    for name in ["time", "if", "in", "a=b"] {
+        let program = state.write(name, "#!/bin/sh\necho \"${0##*/} $*\"\n");
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        cli(&["append", "--argv", "--", name, "-f", "x=1"]);
+    }
+    assert_eq!(cli(&["run"]), "time -f x=1\nif -f x=1\nin -f x=1\na=b -f x=1\n");
+
+    // With 'set -k' any word with an equals sign is an assignment.
+    state.shell("set -k; rlAppendCleanup true");
+    state.cli(["append", "--argv", "--", "echo", "x=1"]).ok();
+    assert_eq!(state.cli(["run"]).ok().out, "x=1\n");
+}
+
 #[test]
 fn entries_that_run_now_have_the_callers_umask() {
     let state = State::new();

@@ -114,10 +114,14 @@ fn text_of(args: &AddArgs) -> Result<Vec<u8>> {
     }
 }
 
+/// shell_escape leaves alone what is one word to bash, be it a keyword or an assignment.
 fn quote_word(word: &OsString) -> Vec<u8> {
+    let bytes = word.as_bytes();
     match word.to_str() {
-        Some(text) => shell_escape::unix::escape(text.into()).as_bytes().to_vec(),
-        None => syntax::quote(word.as_bytes()),
+        Some(text) if !bytes.contains(&b'=') && !syntax::RESERVED.contains(&bytes) => {
+            shell_escape::unix::escape(text.into()).as_bytes().to_vec()
+        }
+        _ => syntax::quote(bytes),
     }
 }
 
