@@ -86,6 +86,29 @@ fn status_names_the_watcher_and_the_hook() {
     assert!(phases.contains(&"test"), "{status}");
 }
 
+/// Entries that were there before the watcher are not run until somebody hooks them.
+#[test]
+fn status_tells_a_script_that_is_not_hooked() {
+    let state = State::new();
+    let ask = format!("'{BINARY}' status; '{BINARY}' status --json");
+    let asked = |command: &str| {
+        let mut watch = state.command(BINARY);
+        watch.args(["watch", "--harness", "none", "--quiet", "--", "/bin/sh", "-c", command]);
+        state.run(&mut watch).ok().out
+    };
+    let without_a_directory = asked(&ask);
+    state.append("echo ran");
+    let with_entries = asked(&ask);
+    let other = state.write("other.sh", "");
+    let with_an_empty_script = asked(&format!("echo '{}' >\"$TESTWATCHER_CLPATH\"; {ask}", other.display()));
+    for said in [without_a_directory, with_entries, with_an_empty_script] {
+        assert!(said.contains("hooked:      no\n") && said.contains("\"hooked\": false"), "{said}");
+        assert!(!said.contains("ran"), "{said}");
+    }
+    let hooked = asked(&format!("'{BINARY}' rehook; {ask}"));
+    assert!(hooked.contains("hooked:      yes\n") && hooked.ends_with("\nran\n"), "{hooked}");
+}
+
 #[test]
 fn the_list_in_a_terminal_is_cut_coloured_and_left_plain_on_request() {
     let has_script = Command::new("script").arg("--version").stdout(Stdio::null()).status();

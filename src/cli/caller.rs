@@ -40,6 +40,19 @@ pub(super) enum Hook {
     Theirs(PathBuf),
 }
 
+/// What a watcher would run at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WillRun {
+    /// Our final script.
+    Ours,
+    /// Nothing: there is no watcher.
+    NoWatcher,
+    /// Nothing: no script is hooked, or one without entries.
+    Nothing,
+    /// Another script, which has entries.
+    Theirs(PathBuf),
+}
+
 impl Caller {
     /// From the environment, or from what the shim passes instead.
     pub(super) fn new(dir: Option<PathBuf>, shell: Option<&ShellArgs>) -> Self {
@@ -80,11 +93,15 @@ impl Caller {
         Store::open(&dir, if_missing, self.trust)
     }
 
-    /// Whose final script the watcher will run.
-    pub(super) fn hook_state(&self, script: &Path) -> Hook {
+    /// What the watcher would run now; `script` is ours, where there is a state directory.
+    pub(super) fn will_run(&self, script: Option<&Path>) -> WillRun {
         match self.clpath.as_ref().map(|clpath| clpath.read_trusting(self.trust)) {
-            None | Some(Err(_)) => Hook::NoWatcher,
-            Some(Ok(hooked)) => whose(hooked, script),
+            None | Some(Err(_)) => WillRun::NoWatcher,
+            Some(Ok(Hooked::Script(hooked))) if script.is_some_and(|s| same_file(&hooked, s)) => {
+                WillRun::Ours
+            }
+            Some(Ok(Hooked::Script(hooked))) if has_entries(&hooked) => WillRun::Theirs(hooked),
+            Some(Ok(_)) => WillRun::Nothing,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What `list`, `status` and `rehook` print, as text and as JSON.
 
-use super::caller::{Caller, Hook, load_buffer};
+use super::caller::{Caller, Hook, WillRun, load_buffer};
 use super::print;
 use crate::cleanup::buffer::{Buffer, Entry, Mark};
 use crate::cleanup::store::{IfMissing, Store};
@@ -122,7 +122,7 @@ pub(super) fn status(caller: &Caller, as_json: bool) -> Result<()> {
         Err(_) => return opened.map(|_| ()),
     };
     let entries = store.map(load_buffer).transpose()?.map(|b| b.entries().len());
-    let hook = store.map(|s| caller.hook_state(&s.script_path()));
+    let will_run = caller.will_run(store.map(Store::script_path).as_deref());
     registry::sweep();
     let watchers = registry::live();
     if as_json {
@@ -130,7 +130,7 @@ pub(super) fn status(caller: &Caller, as_json: bool) -> Result<()> {
         return print_json(&json!({
             "directory": store.map(|s| s.path().to_string_lossy()),
             "entries": entries,
-            "hooked": hook == Some(Hook::Ours),
+            "hooked": will_run == WillRun::Ours,
             "watchers": watchers,
         }));
     }
@@ -138,7 +138,7 @@ pub(super) fn status(caller: &Caller, as_json: bool) -> Result<()> {
     let mut line = |key: &str, value: &str| out.push_str(&format!("{key:<12} {value}\n"));
     line("directory:", &store.map_or("none".into(), |s| s.path().display().to_string()));
     line("entries:", &entries.map_or("none".into(), |n| n.to_string()));
-    line("hooked:", &hooked_text(hook.as_ref()));
+    line("hooked:", &hooked_text(&will_run));
     if watchers.is_empty() {
         line("watchers:", "none");
     }
@@ -148,11 +148,12 @@ pub(super) fn status(caller: &Caller, as_json: bool) -> Result<()> {
     print(out.as_bytes())
 }
 
-fn hooked_text(hook: Option<&Hook>) -> String {
-    match hook {
-        Some(Hook::Ours) => "yes".into(),
-        Some(Hook::Theirs(script)) => format!("no, the watcher has '{}'", script.display()),
-        Some(Hook::NoWatcher) | None => "no watcher here".into(),
+fn hooked_text(will_run: &WillRun) -> String {
+    match will_run {
+        WillRun::Ours => "yes".into(),
+        WillRun::Theirs(script) => format!("no, the watcher has '{}'", script.display()),
+        WillRun::Nothing => "no".into(),
+        WillRun::NoWatcher => "no watcher here".into(),
     }
 }
 
