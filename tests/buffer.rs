@@ -108,6 +108,19 @@ fn argv_words_mean_nothing_to_bash() {
     assert_eq!(state.cli(["run"]).ok().out, "x=1\n");
 }
 
+/// As where the variable reaches the program itself.
+#[test]
+fn nonsense_as_sudos_user_names_nobody() {
+    for nonsense in ["abc", "-1", "99999999999"] {
+        let state = State::new();
+        let added = state.shell(format!("export SUDO_UID={nonsense}; rlAppendCleanup 'echo ran'"));
+        assert_eq!(added.status, Some(0), "{added:#?}");
+        let ended = state.run(state.command(state.script()).env("SUDO_UID", nonsense)).ok();
+        assert_eq!(ended.out, "ran\n");
+        state.is_finished();
+    }
+}
+
 #[test]
 fn entries_that_run_now_have_the_callers_umask() {
     let state = State::new();

@@ -72,9 +72,9 @@ pub struct ShellArgs {
     /// The shell's `TESTWATCHER_CLPATH`
     #[arg(long, hide = true, value_name = "FILE")]
     pub clpath: Option<PathBuf>,
-    /// The shell's `SUDO_UID`
-    #[arg(long, hide = true, value_name = "UID")]
-    pub sudo_uid: Option<u32>,
+    /// The shell's `SUDO_UID`, whatever it is
+    #[arg(long, hide = true, value_name = "UID", allow_hyphen_values = true)]
+    pub sudo_uid: Option<OsString>,
     /// The shell's `XDG_RUNTIME_DIR`
     #[arg(long, hide = true, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,

@@ -57,6 +57,8 @@ impl Caller {
     /// From the environment, or from what the shim passes instead.
     pub(super) fn new(dir: Option<PathBuf>, shell: Option<&ShellArgs>) -> Self {
         let given = |path: PathBuf| Some(path).filter(|p| !p.as_os_str().is_empty());
+        // Nonsense names nobody, as it does where the variable is read.
+        let sudo_uid = shell.and_then(|s| s.sudo_uid.as_deref()?.to_str()?.parse().ok());
         let from_shell = shell.and_then(|s| s.clpath.clone()).and_then(given).map(ClPath::new);
         Self {
             dir: dir
@@ -64,7 +66,7 @@ impl Caller {
                 .or_else(|| std::env::var_os("BEAKERLIB_DIR").map(PathBuf::from).and_then(given)),
             // A file that is gone belonged to a watcher that has ended. One that cannot be looked at did not.
             clpath: from_shell.or_else(ClPath::from_env).filter(|c| c.path().try_exists().unwrap_or(true)),
-            trust: Trust { sudo_uid: shell.and_then(|s| s.sudo_uid) },
+            trust: Trust { sudo_uid },
         }
     }
 
