@@ -108,6 +108,13 @@ fn argv_words_mean_nothing_to_bash() {
     assert_eq!(state.cli(["run"]).ok().out, "x=1\n");
 }
 
+#[test]
+fn entries_that_run_now_have_the_environment_they_were_added_in() {
+    let state = State::new();
+    state.run(state.command(BINARY).args(["append", "echo ${A-none} ${B-none}"]).env("A", "1")).ok();
+    assert_eq!(state.run(state.command(BINARY).arg("run").env("B", "2")).ok().out, "1 none\n");
+}
+
 /// As where the variable reaches the program itself.
 #[test]
 fn nonsense_as_sudos_user_names_nobody() {

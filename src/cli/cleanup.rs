@@ -294,7 +294,7 @@ fn run(caller: &Caller, args: &RunArgs, umask_before: Mode) -> Result<()> {
             Admission::Granted => {}
             Admission::Busy(other) | Admission::Within(other) => return Err(busy(&store, other)),
         }
-        let snapshot = snapshot_or(&store, stream.map(|s| s.snapshot()))?;
+        let snapshot = stream.map_or_else(|| snapshot_kept(&store), |s| Ok(s.snapshot()))?;
         let bytes = script::render(&buffer, &snapshot, &purpose, &places(&store, &name));
         locked.write(Content { name: &name, ..Content::script(&bytes) })?;
         (purpose, snapshot)
