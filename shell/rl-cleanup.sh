@@ -30,12 +30,13 @@ __rlc_find() { # sets __rlc_bin; 1 if there is no binary
 }
 
 # An exported value of more than 128 KiB would keep the binary from being executed at all, and a
-# hostile LD_PRELOAD would break it: it gets no environment, and what it needs as options.
+# hostile LD_PRELOAD would break it: it gets no environment, and what it needs as options. They come
+# first, since a '--' of the caller's ends all options.
 __rlc_exec() { # <subcommand> [option...]  replaces this (sub)shell
   builtin trap '' XFSZ
-  builtin exec -c "$__rlc_bin" "$@" ${BEAKERLIB_DIR:+"--dir=$BEAKERLIB_DIR"} \
+  builtin exec -c "$__rlc_bin" "$1" ${BEAKERLIB_DIR:+"--dir=$BEAKERLIB_DIR"} \
     ${TESTWATCHER_CLPATH:+"--clpath=$TESTWATCHER_CLPATH"} ${SUDO_UID:+"--sudo-uid=$SUDO_UID"} \
-    ${XDG_RUNTIME_DIR:+"--runtime-dir=$XDG_RUNTIME_DIR"}
+    ${XDG_RUNTIME_DIR:+"--runtime-dir=$XDG_RUNTIME_DIR"} "${@:2}"
 }
 
 # With 'set -T' a DEBUG trap of the test's prints into whatever is being captured.
@@ -45,7 +46,7 @@ __rlc_calm() {
 
 __rlc_send() { # <text> <subcommand> [option...]  this shell's state, through a pipe to the binary
   # Parentheses: with 'shopt -s lastpipe' the last command of a pipe is no subshell.
-  __rlc_dump "$1" 2>/dev/null | (__rlc_exec "${@:2}" --shell)
+  __rlc_dump "$1" 2>/dev/null | (__rlc_exec "$2" --shell "${@:3}")
 }
 
 __rlc_dump() { # <text>  prints text and state, each section ended by NUL (src/cleanup/snapshot.rs)
@@ -153,7 +154,7 @@ __rlc_define() {
   rlCleanupMark() { __rlc_add rlCleanupMark prepend --mark ': mark'; }
   rlCleanupRemove() { (__rlc_exec remove "$@"); }
   rlCleanupRun() { __rlc_send '' run "$@"; }
-  rlCleanupList() { (builtin exec "$__rlc_bin" list "$@" ${BEAKERLIB_DIR:+"--dir=$BEAKERLIB_DIR"}); }
+  rlCleanupList() { (builtin exec "$__rlc_bin" list ${BEAKERLIB_DIR:+"--dir=$BEAKERLIB_DIR"} "$@"); }
   rlJournalStart() { __rlc_start "$@"; }
   rlJournalEnd() { __rlc_end "$@"; }
 }

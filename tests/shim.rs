@@ -324,6 +324,17 @@ fn the_exit_trap_is_set_only_where_the_test_has_none_and_can_be_turned_off() {
 }
 
 #[test]
+fn two_dashes_end_the_options_of_the_shims_functions() {
+    let state = State::new();
+    let ended = holds(
+        &state,
+        "trap : EXIT; rlJournalStart; rlAppendCleanup 'echo one'; rlCleanupRun -- $rlCleanupID
+         rlAppendCleanup 'echo two'; rlCleanupRemove -- $rlCleanupID; rlCleanupList | wc -l",
+    );
+    assert_eq!(ended.out, "one\n0\n");
+}
+
+#[test]
 fn entries_can_be_listed_removed_marked_and_run_from_the_test() {
     let state = State::new();
     let ended = holds(
