@@ -12,42 +12,32 @@ mod watch_common;
 #[path = "common/watcher_scene.rs"]
 mod watcher_scene;
 
-use scene::{BINARY, CASES, Case, Does, Ended, IDS, Rehearsal, Scene, Start, Tree, hold, is_old_or_new};
+use scene::{
+    BINARY, CASES, Case, Does, Ended, IDS, Rehearsal, Scene, Start, Tree, for_each_case, hold, is_old_or_new,
+};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use strace::{Fault, Site, is_drawn};
 use torture::{Part, draw, scale, seed};
-use watcher_scene::{Ending, Guarded, Test, Watcher, disturb, disturb_guard, rehearse, rehearse_guard};
+use watcher_scene::{
+    Ending, Guarded, Test, Watcher, can_trace, disturb, disturb_guard, rehearse, rehearse_guard,
+};
 
 /// What a call may answer; the last as on a file system of another machine.
 const ERRORS: [&str; 7] = ["ENOSPC", "EIO", "EINTR", "EACCES", "EMFILE", "ENOMEM", "ESTALE"];
-
-/// Whether strace works here; else the reason is counted.
-fn can_trace(test: &str) -> bool {
-    strace::missing().is_none_or(|reason| watch_common::skip(test, reason))
-}
 
 #[test]
 fn the_toolkit_at_every_call() {
     if !can_trace("the_toolkit_at_every_call") {
         return;
     }
-    let (part, next) = (Part::new("errors: toolkit"), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let scene = Scene::new();
-                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // Which entry it is makes another buffer, but no other call.
-                    if case.name.contains("first") || case.name.contains("last") {
-                        continue;
-                    }
-                    fail_each_call(&scene, case, &part);
-                }
-            });
+    let part = Part::new("errors: toolkit");
+    for_each_case(|scene, case| {
+        // Which entry it is makes another buffer, but no other call.
+        if !case.name.contains("first") && !case.name.contains("last") {
+            fail_each_call(scene, case, &part);
         }
     });
     part.finish();

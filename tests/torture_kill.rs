@@ -13,33 +13,20 @@ mod watch_common;
 #[path = "common/watcher_scene.rs"]
 mod watcher_scene;
 
-use scene::{CASES, Case, Rehearsal, Scene, Tree, hold, is_old_or_new};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use scene::{Case, Rehearsal, Scene, Tree, for_each_case, hold, is_old_or_new};
 use strace::{Fault, is_drawn};
 use torture::{Part, draw, scale, seed};
-use watcher_scene::{Ending, Guarded, Test, Watcher, disturb, disturb_guard, rehearse, rehearse_guard};
-
-/// Whether strace works here; else the reason is counted.
-fn can_trace(test: &str) -> bool {
-    strace::missing().is_none_or(|reason| watch_common::skip(test, reason))
-}
+use watcher_scene::{
+    Ending, Guarded, Test, Watcher, can_trace, disturb, disturb_guard, rehearse, rehearse_guard,
+};
 
 #[test]
 fn the_toolkit_at_every_call() {
     if !can_trace("the_toolkit_at_every_call") {
         return;
     }
-    let (part, next) = (Part::new("kill: toolkit"), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let scene = Scene::new();
-                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    kill_at_each_call(&scene, case, &part);
-                }
-            });
-        }
-    });
+    let part = Part::new("kill: toolkit");
+    for_each_case(|scene, case| kill_at_each_call(scene, case, &part));
     part.finish();
 }
 

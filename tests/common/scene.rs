@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_rl-cleanup");
 /// Ids of the entries that are there before: first, middle, last.
@@ -478,4 +479,19 @@ impl Scene {
             format!("after the next call {:?} ran, not {all:?}: {ended:?}", self.ran())
         })
     }
+}
+
+/// Does `each` for every case, on two threads, each with a scene of its own.
+pub fn for_each_case(each: impl Fn(&Scene, &Case) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let scene = Scene::new();
+                while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    each(&scene, case);
+                }
+            });
+        }
+    });
 }

@@ -20,6 +20,11 @@ use std::time::{Duration, Instant};
 /// A disturbed run may have to lose its patience (10 s) more than once, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// Whether strace works here; else the reason is counted.
+pub fn can_trace(test: &str) -> bool {
+    strace::missing().is_none_or(|reason| crate::watch_common::skip(test, reason))
+}
+
 /// How the test comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Test {
