@@ -8,7 +8,7 @@
 
 use super::kernel::fork;
 use super::machine::{Found, Outcome};
-use super::process::{has_in_environment, has_variable, processes};
+use super::process::{GUARD_NAME, has_in_environment, has_variable, processes};
 use crate::hook::{CLPATH_VAR, ClPath, OUTCOME_VAR};
 use crate::registry::start_time;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -18,10 +18,6 @@ use std::mem::discriminant;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
-
-/// A guard's name for ps(1) and pkill(1), which must not find it under the watcher's. The CLPATH's
-/// random part follows, as far as there is room (prctl(2): 15 bytes).
-pub const GUARD_NAME: &str = "tw-guard-";
 
 /// How often, and how far apart, somebody who is being born is looked for.
 const BIRTH_LOOKS: u8 = 10;

@@ -17,6 +17,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// A guard's name for ps(1) and pkill(1), which must not find it under the watcher's. The CLPATH's
+/// random part follows, as far as there is room (prctl(2): 15 bytes).
+pub const GUARD_NAME: &str = "tw-guard-";
+
 /// A process group, named by its leader's pid. Keeps the minus sign of `kill(2)` in one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group(Pid);
@@ -176,7 +180,7 @@ pub fn processes() -> impl Iterator<Item = Process> {
 #[must_use]
 pub fn descendants(ours: &[Pid]) -> Vec<Process> {
     // The guard of a watcher within the test has that one's cleanup to do.
-    let is_guard = |p: &Process| p.name.starts_with(super::guard::GUARD_NAME);
+    let is_guard = |p: &Process| p.name.starts_with(GUARD_NAME);
     let mut rest: Vec<Process> = processes().filter(|p| !ours.contains(&p.pid) && !is_guard(p)).collect();
     let mut family = vec![Pid::this()];
     let mut found = Vec::new();
