@@ -1,20 +1,14 @@
 //! The last things: terminal, output, harness, files, guard, summary, exit status.
 
-use super::Watcher;
-use super::account;
 use super::guard::Word;
-use super::machine::Event;
-use super::machine::Fate;
+use super::machine::{Event, Fate};
 use super::options::SigtermPolicy;
-use super::process;
 use super::process::Change;
 use super::signals::Alarm;
-use super::summary;
+use super::{Watcher, account, process, summary};
 use crate::hook::boottime_ns;
 use crate::registry;
-use nix::poll::PollFd;
-use nix::poll::PollFlags;
-use nix::poll::poll;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -1,17 +1,11 @@
 //! Killing a group, or a tree, and waiting until nobody of it is left. Decides nothing about whom.
 
-use super::Watcher;
-use super::guard::Guard;
-use super::guard::Word;
-use super::machine::Event;
-use super::machine::Fate;
-use super::machine::Reach;
-use super::process;
-use super::process::Group;
-use super::process::Members;
-use super::process::Process;
+use super::guard::{Guard, Word};
+use super::machine::{Event, Fate, Reach};
+use super::process::{Group, Members, Process};
 use super::signals::Alarm;
 use super::terminal::Terminal;
+use super::{Watcher, process};
 use crate::hook::boottime_ns;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

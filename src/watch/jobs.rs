@@ -1,12 +1,10 @@
 //! Job control: the terminal lent to whoever wants it, ^Z and `fg`. How a terminal is lent is in [`super::terminal`].
 
-use super::Watcher;
-use super::machine::Event;
-use super::machine::Phase;
+use super::machine::{Event, Phase};
 use super::process::Group;
-use super::signals;
 use super::signals::Alarm;
 use super::terminal::Heard;
+use super::{Watcher, signals};
 use nix::poll::PollTimeout;
 use nix::sys::signal::Signal;
 use std::time::Duration;

@@ -1,38 +1,18 @@
 //! What is started, and with what: the CLPATH file, the test, the cleanup. Decides nothing about when.
 
-use super::Ward;
-use super::Watcher;
 use super::guard::Word;
-use super::machine::Event;
-use super::machine::Outcome;
-use super::machine::Reach;
-use super::own_failure;
-use super::process;
-use super::process::Launch;
-use super::process::Members;
-use super::process::Place;
-use super::process::Process;
-use super::script;
+use super::machine::{Event, Outcome, Reach};
+use super::process::{Launch, Members, Place, Process};
 use super::signals::Alarm;
 use super::voice::Voice;
-use crate::error::Error;
-use crate::error::Result;
-use crate::error::errno_text;
-use crate::hook::CLPATH_DIR;
-use crate::hook::CLPATH_PREFIX;
-use crate::hook::CLPATH_VAR;
-use crate::hook::ClPath;
-use crate::hook::OUTCOME_VAR;
-use crate::hook::boottime_ns;
-use crate::trust::IfMissing;
-use crate::trust::Trust;
-use crate::trust::walk;
+use super::{Ward, Watcher, own_failure, process, script};
+use crate::error::{Error, Result, errno_text};
+use crate::hook::{CLPATH_DIR, CLPATH_PREFIX, CLPATH_VAR, ClPath, OUTCOME_VAR, boottime_ns};
+use crate::trust::{IfMissing, Trust, walk};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,24 +1,13 @@
 //! A watcher and its guard: how one is made, told where we are, and replaced, and how it goes on. The line
 //! between the two is in [`super::guard`].
 
-use super::GUARDS;
-use super::Ward;
-use super::Watcher;
 use super::account::Account;
-use super::guard;
 use super::guard::Word;
-use super::machine::Event;
-use super::machine::Exit;
-use super::machine::Fate;
-use super::machine::Found;
-use super::machine::Outcome;
-use super::machine::Phase;
-use super::machine::State;
-use super::script;
+use super::machine::{Event, Exit, Fate, Found, Outcome, Phase, State};
 use super::ties::Ties;
+use super::{GUARDS, Ward, Watcher, guard, script};
 use crate::error::errno_text;
-use crate::hook::Hooked;
-use crate::hook::boottime_ns;
+use crate::hook::{Hooked, boottime_ns};
 
 impl Watcher {
     /// From now on a SIGKILL of this process is noticed.
